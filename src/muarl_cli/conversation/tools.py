@@ -1,0 +1,119 @@
+"""Tool definitions and the check of a call against them.
+
+Invariant: whatever a model emits, checking it never raises; the answer is either "fine" or one short error text that
+names the valid options, which the agent gets as an observation. A bad call is never the end of an episode by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from muarl_cli.conversation.events import ToolClass
+
+MAX_ARGUMENT_CHARS = 32_768
+"""longer arguments are refused unread: no tool here needs them, and 1 MB would flood the context"""
+MAX_DEPTH = 32
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """One tool: its name, what it does, the JSON Schema of its arguments, and what it may do to the state.
+
+    `parameters` is a full JSON Schema object (nested objects included) and is shown to models unchanged.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    klass: ToolClass
+
+    def openai(self) -> dict[str, Any]:
+        """The tool as the `tools` entry of a chat-completions request."""
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": dict(self.parameters)},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call as the agent made it. `problem` is set by the parser where the text was no well-formed call."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+    problem: str = ""
+    raw: str = ""
+    """the text as sampled, kept where it could not be parsed"""
+
+
+def parse_arguments(text: str) -> tuple[dict[str, Any], str]:
+    """JSON text to (arguments, problem); never raises, whatever the size or depth of the text."""
+    if len(text) > MAX_ARGUMENT_CHARS:
+        return {}, f"arguments have {len(text)} characters; at most {MAX_ARGUMENT_CHARS} are accepted"
+    depth = 0
+    for char in text:  # an upper bound (brackets inside strings count too), which spares the parser a recursion error
+        depth += (char in "[{") - (char in "]}")
+        if depth > MAX_DEPTH:
+            return {}, f"arguments are nested deeper than {MAX_DEPTH} levels"
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        return {}, f"arguments are not valid JSON: {str(error)[:120]}"
+    if not isinstance(value, dict):
+        return {}, "arguments must be a JSON object"
+    return value, ""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+class Toolbox:
+    """The tools of one world, with the check that stands before every execution."""
+
+    def __init__(self, tools: tuple[ToolSpec, ...]) -> None:
+        self.tools = tools
+        self._by_name = {tool.name: tool for tool in tools}
+        if len(self._by_name) != len(tools):
+            raise ValueError("two tools share a name")
+
+    def __getitem__(self, name: str) -> ToolSpec:
+        return self._by_name[name]
+
+    def get(self, name: str) -> ToolSpec | None:
+        return self._by_name.get(name)
+
+    def problem(self, call: ToolCall) -> str:
+        """Why this call cannot be executed ("" where it can), naming what would be valid."""
+        if call.problem:
+            return call.problem
+        tool = self._by_name.get(call.name)
+        if tool is None:
+            near = get_close_matches(call.name[:64], self._by_name, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            return f"unknown tool {call.name[:64]!r}.{hint} Tools: {', '.join(self._by_name)}"
+        return _schema_problem(tool, call.arguments)
+
+
+def _schema_problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str:
+    validator = _validator(json.dumps(tool.parameters, sort_keys=True))
+    errors = sorted(validator.iter_errors(dict(arguments)), key=lambda e: [str(p) for p in e.absolute_path])
+    if not errors:
+        return ""
+    first = errors[0]
+    place = ".".join(str(p) for p in first.absolute_path) or "arguments"
+    expected = ", ".join(tool.parameters.get("properties", {}))
+    return f"{tool.name}: {place}: {first.message[:160]}. Arguments: {expected or 'none'}"
+
+
+@lru_cache(maxsize=1024)
+def _validator(schema: str) -> Any:
+    from jsonschema import Draft202012Validator  # imported at first use: not on the way to --help
+
+    return Draft202012Validator(json.loads(schema))

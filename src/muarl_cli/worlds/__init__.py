@@ -1,0 +1,1 @@
+"""Worlds: what answers tool calls. The state store, scenarios and their tasks, and where task sets come from."""

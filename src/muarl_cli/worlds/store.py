@@ -1,0 +1,91 @@
+"""A copy-on-write state with an incremental fingerprint.
+
+A store is a shared, never changed base (tables of records) plus the records this episode touched. Opening one costs
+nothing, whatever the base holds; its fingerprint is the base's, corrected by what changed: the sum of the hashes of all
+records modulo 2^256, so the order of writes and all reads leave it alone, and 25 equals 25.0.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from muarl_cli.hashing import canonical_json
+
+Record = dict[str, Any]
+_MODULUS = 1 << 256
+
+
+def _record_hash(table: str, key: str, record: Mapping[str, Any]) -> int:
+    return int.from_bytes(hashlib.sha256(f"{table}\0{key}\0{canonical_json(record)}".encode()).digest(), "big")
+
+
+class Base:
+    """The initial state: `tables[table][key]` is a record. Shared by all episodes; nobody may change it."""
+
+    def __init__(self, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        self.tables = tables
+        self._hashes: dict[tuple[str, str], int] = {}
+        self.total = 0
+        for table, records in tables.items():
+            for key, record in records.items():
+                self._hashes[table, key] = value = _record_hash(table, key, record)
+                self.total = (self.total + value) % _MODULUS
+
+    def hash_of(self, table: str, key: str) -> int:
+        return self._hashes.get((table, key), 0)
+
+
+class Store:
+    """One episode's view of a base. `get` returns a private copy; only `put` and `delete` change anything."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._own: dict[tuple[str, str], Record | None] = {}
+
+    def get(self, table: str, key: str) -> Record | None:
+        """A copy of the record, or None."""
+        if (table, key) in self._own:
+            return copy.deepcopy(self._own[table, key])
+        record = self._base.tables.get(table, {}).get(key)
+        return copy.deepcopy(dict(record)) if record is not None else None
+
+    def put(self, table: str, key: str, record: Record) -> None:
+        self._own[table, key] = copy.deepcopy(record)
+
+    def delete(self, table: str, key: str) -> None:
+        self._own[table, key] = None
+
+    def items(self, table: str) -> Iterator[tuple[str, Record]]:
+        """All records of a table as copies, base order first, then new ones."""
+        base = self._base.tables.get(table, {})
+        for key in base:
+            record = self.get(table, key)
+            if record is not None:
+                yield key, record
+        for (own_table, key), own in list(self._own.items()):
+            if own_table == table and key not in base and own is not None:
+                yield key, copy.deepcopy(own)
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256-sized sum over all records; costs what was touched, not what is held."""
+        total = self._base.total
+        for (table, key), record in self._own.items():
+            total -= self._base.hash_of(table, key)
+            if record is not None:
+                total += _record_hash(table, key, record)
+        return f"{total % _MODULUS:064x}"
+
+    def diff(self) -> list[dict[str, Any]]:
+        """What changed against the base: a row a record, sorted, for explanations."""
+        rows = []
+        for (table, key), after in sorted(self._own.items()):
+            before = self._base.tables.get(table, {}).get(key)
+            if before is None and after is None:
+                continue
+            if before is not None and after is not None and canonical_json(before) == canonical_json(after):
+                continue
+            rows.append({"table": table, "id": key, "before": before, "after": after})
+        return rows
