@@ -1,0 +1,198 @@
+"""Scripted agents: what an agent that follows the policy does, and what one that does not.
+
+They speak through the domain's language table and act only on what was said or read: a slot's value is known once the user
+said it (or a tool returned it), never before. `careful` reads, proposes, waits for a yes, writes, reports; `hasty` leaves
+the proposal out; `oracle` is careful and writes the gold values whatever it heard.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from muarl_cli.conversation.events import Actor, Event, Kind
+from muarl_cli.conversation.protocols import AgentTurn, Stage, TokenRow
+from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.hashing import derive_seed
+from muarl_cli.worlds.goals import Goal, goals_of
+from muarl_cli.worlds.language import Intent, Language, said, value_text
+from muarl_cli.worlds.scenario import Task
+
+
+class Manner(StrEnum):
+    """How a scripted agent goes about it."""
+
+    ORACLE = "oracle"
+    CAREFUL = "careful"
+    HASTY = "hasty"
+
+
+class Step(StrEnum):
+    """Where the agent stands with the open goal."""
+
+    GATHER = "gather"
+    PROPOSED = "proposed"
+    WRITTEN = "written"
+    CLOSED = "closed"
+
+
+class ScriptedAgent:
+    """A scripted agent in one episode."""
+
+    def __init__(self, language: Language, goals: Sequence[Goal], manner: Manner, seed: int) -> None:
+        self.language = language
+        self.goals = goals
+        self.manner = manner
+        self.rng = random.Random(derive_seed(seed, "agent"))
+        self.at = 0
+        self.step = Step.GATHER
+        self.heard = ""
+        """what the user said about the open goal"""
+        self.before = ""
+        """what the user said about earlier goals"""
+        self.reads: set[str] = set()
+        """reads made, as text"""
+        self.searched = False
+        self.refused = False
+        self.calls = 0
+
+    async def act(self, news: Sequence[Event]) -> AgentTurn:
+        words = " ".join(e.text for e in news if e.actor is Actor.USER)
+        answers = [e for e in news if e.actor is Actor.WORLD]
+        if words:
+            if self.step is Step.CLOSED and not self._reopened(words):
+                self._next_goal()
+            self.heard += " " + words
+        return self._turn(words, answers)
+
+    def rows(self) -> tuple[TokenRow, ...]:
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _reopened(self, words: str) -> bool:
+        """The user changed their mind about what was just done: the goal is open again (and usually lost)."""
+        change = self.goals[self.at].change
+        if change is None or not said(change.value, words):
+            return False
+        self.step = Step.GATHER
+        return True
+
+    def _next_goal(self) -> None:
+        if self.at + 1 < len(self.goals):
+            self.at += 1
+            self.before += self.heard
+            self.heard, self.searched, self.refused = "", False, False
+        self.step = Step.GATHER
+
+    def _turn(self, words: str, answers: list[Event]) -> AgentTurn:
+        goal = self.goals[self.at]
+        intent = self.language.intents[goal.intent]
+        values = self._values(goal, intent)
+        if self.step is Step.WRITTEN:
+            return self._after_write(intent, values, answers[-1])
+        if self.step is Step.PROPOSED and words:
+            if self._agreed(words, goal, intent, values):
+                return self._write(goal, intent, values)
+            self.step = Step.GATHER
+        missing = [s for s in intent.slots if s not in values]
+        if missing:
+            return self._ask_or_search(goal, intent, values, missing, words)
+        read = self._read(intent, values)
+        if read is not None:
+            return read
+        if goal.refused or (answers and answers[-1].kind is Kind.ERROR):
+            self.step = Step.CLOSED
+            return AgentTurn(self._phrase("sorry", refuse=self.language.fill(intent.refuse, values)))
+        if self.manner is Manner.HASTY:
+            return self._write(goal, intent, values)
+        self.step = Step.PROPOSED
+        return AgentTurn(self._phrase("confirm", propose=self.language.fill(intent.propose, values)))
+
+    def _phrase(self, name: str, **values: str) -> str:
+        return self.language.phrase(name, self.rng, **values)
+
+    def _values(self, goal: Goal, intent: Intent) -> dict[str, Any]:
+        """Slot values the agent can know by now."""
+        values = {}
+        for slot in intent.slots:
+            first, final = goal.slots[slot], goal.final[slot]
+            if final != first and said(final, self._since_first(first)):
+                values[slot] = final
+            elif said(first, self.heard) or (slot in ("customer_id", *intent.read_arguments) and said(first, self.before)):
+                values[slot] = first
+            elif slot in goal.unknown and self.searched:
+                values[slot] = first
+        return values
+
+    def _since_first(self, first: Any) -> str:
+        """What was said after the first value: a change counts only then ("2" may stand in an earlier sentence)."""
+        place = self.heard.rfind(value_text(first))
+        return self.heard[place + len(value_text(first)) :] if place >= 0 else self.heard
+
+    def _agreed(self, words: str, goal: Goal, intent: Intent, values: Mapping[str, Any]) -> bool:
+        """A yes, and no value in the same breath that differs from the proposed ones."""
+        if goal.change and said(goal.change.value, words):
+            return False
+        lowered = words.lower()
+        return any(w in lowered for w in ("yes", "correct", "go ahead", "sure", "ok", "please do"))
+
+    def _ask_or_search(
+        self, goal: Goal, intent: Intent, values: Mapping[str, Any], missing: list[str], words: str
+    ) -> AgentTurn:
+        unknown = [s for s in missing if s in goal.unknown]
+        hinted = [s for s in unknown if goal.unknown[s] in self.heard]
+        search = SEARCHES.get(hinted[0]) if hinted else None
+        if search and all(name in values for name in search[1]):
+            self.searched = True
+            return self._call(search[0], {name: values[name] for name in search[1]})
+        wanted = [s for s in missing if s not in hinted] or missing
+        names = [self.language.slots[s].words for s in wanted]
+        return AgentTurn(self._phrase("ask", slots=" and ".join(names)))
+
+    def _read(self, intent: Intent, values: Mapping[str, Any]) -> AgentTurn | None:
+        arguments = {name: values[name] for name in intent.read_arguments}
+        key = f"{intent.read} {arguments}"
+        if key in self.reads:
+            return None
+        self.reads.add(key)
+        return self._call(intent.read, arguments)
+
+    def _write(self, goal: Goal, intent: Intent, values: Mapping[str, Any]) -> AgentTurn:
+        if self.manner is Manner.ORACLE:
+            values = goal.final
+        self.step = Step.WRITTEN
+        return self._call(intent.write, self.language.write_call(intent, values))
+
+    def _after_write(self, intent: Intent, values: Mapping[str, Any], answer: Event) -> AgentTurn:
+        self.step = Step.CLOSED
+        if answer.kind is Kind.ERROR:
+            return AgentTurn(self._phrase("failed"))
+        if intent.then_transfer:
+            return self._call("transfer_to_human_agents", {"summary": value_text(values.get("topic", intent.name))})
+        return AgentTurn(self._phrase("report", done=self.language.fill(intent.done, values)))
+
+    def _call(self, name: str, arguments: Mapping[str, Any]) -> AgentTurn:
+        self.calls += 1
+        return AgentTurn(calls=(ToolCall(f"call_{self.calls - 1}", name, arguments),))
+
+
+SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {"order_id": ("list_orders", ("customer_id",))}
+"""for a slot that users may not know: the tool that finds it, and the slots it needs"""
+
+
+class ScriptedAgents:
+    """Opens scripted agents of one manner."""
+
+    def __init__(self, language: Language, manner: Manner) -> None:
+        self.language, self.manner = language, manner
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return {"kind": "scripted", "model": self.manner.value, "revision": "1", "weight_version": ""}
+
+    def open(self, stage: Stage, task: Task) -> ScriptedAgent:
+        return ScriptedAgent(self.language, goals_of(task.brief), self.manner, stage.seed)

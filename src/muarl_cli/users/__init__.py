@@ -1,0 +1,1 @@
+"""Who plays the user: scripted agendas, language models, people."""

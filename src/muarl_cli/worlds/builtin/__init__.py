@@ -1,0 +1,1 @@
+"""The built-in scenarios: each a folder of data (`domain.yaml`, `policy.md`) plus one Python file of tools."""

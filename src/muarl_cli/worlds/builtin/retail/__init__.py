@@ -1,0 +1,1 @@
+"""A retail order desk."""

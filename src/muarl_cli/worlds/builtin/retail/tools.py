@@ -1,0 +1,365 @@
+"""The retail order desk: its state, its tools, and how goals are drawn from its state.
+
+Tables: customers (name, email, phone, orders), orders (customer_id, status, items, address, method, speed, ...), tickets.
+Invariant: each kind of change is possible once per order, so a write that was made without asking cannot be repaired.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from muarl_cli.conversation.events import ToolClass
+from muarl_cli.worlds.store import Record
+from muarl_cli.worlds.toolkit import Desk, Refusal, choice, integer, nested, text, tool, toolset
+
+OWNER = "customer_id"
+NAMES = ("mia", "tom", "ana", "leo", "eva", "max", "ida", "ben", "zoe", "jon", "amy", "sam", "lea", "kim", "dan", "ella")
+ITEMS = ("lamp", "desk", "chair", "clock", "rug", "vase", "mirror", "kettle", "bottle", "jacket", "backpack", "watch")
+COLORS = ("red", "blue", "green", "black", "white", "yellow", "silver", "brown")
+STREETS = ("oak street", "hill road", "lake lane", "park avenue", "mill street", "rose lane")
+CITIES = ("porto", "lyon", "oslo", "turin", "ghent", "graz")
+METHODS = ("card", "paypal", "voucher", "invoice")
+SPEEDS = ("standard", "express", "overnight")
+REASONS = ("no longer needed", "ordered by mistake", "found it cheaper", "takes too long")
+REFUNDS = ("card", "store credit", "voucher")
+TOPICS = ("damaged parcel", "missing part", "wrong invoice", "warranty claim")
+CODES = ("SPRING", "HELLO", "THANKS", "BONUS")
+MESSAGES = ("happy birthday", "with love", "thank you", "get well soon")
+
+ID = r"^[0-9]{4}$"
+CUSTOMER, ORDER = text("customer id, four digits", ID), text("order id, four digits", ID)
+ITEM = text("name of an item in the order")
+
+
+def state(seed: int) -> dict[str, dict[str, Record]]:
+    """300 customers with two or three orders each; the same seed gives the same state."""
+    rng = random.Random(f"retail/{seed}")
+    customers: dict[str, Record] = {}
+    orders: dict[str, Record] = {}
+    customer_ids = rng.sample(range(1000, 10000), 300)
+    order_ids = iter(rng.sample(range(1000, 10000), 900))
+    for number in customer_ids:
+        own = [str(next(order_ids)) for _ in range(rng.choice((2, 3)))]
+        customers[str(number)] = {
+            "name": rng.choice(NAMES),
+            "email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com",
+            "phone": str(rng.randrange(100000, 1000000)),
+            "orders": own,
+        }
+        # the items of one customer's orders differ, so that an item names one order
+        pool = rng.sample(ITEMS, len(ITEMS))
+        for order in own:
+            items = [
+                {"item": pool.pop(), "option": rng.choice(COLORS), "quantity": rng.randrange(1, 5)}
+                for _ in range(rng.choice((1, 2, 2)))
+            ]
+            orders[order] = {
+                "customer_id": str(number),
+                "status": rng.choices(("pending", "delivered", "shipped"), (6, 3, 1))[0],
+                "items": items,
+                "address": {
+                    "street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}",
+                    "city": rng.choice(CITIES),
+                },
+                "method": rng.choice(METHODS),
+                "speed": rng.choice(SPEEDS[:2]),
+                "changed": [],
+            }
+    return {"customers": customers, "orders": orders, "tickets": {}}
+
+
+def _own_order(desk: Desk, order_id: str, status: str, change: str) -> Record:
+    order = desk.read("orders", order_id)
+    if order["status"] != status:
+        raise Refusal(f"order {order_id} is {order['status']}, not {status}")
+    if change in order["changed"]:
+        raise Refusal(f"{change} of order {order_id} was already changed once")
+    order["changed"] = sorted([*order["changed"], change])
+    return order
+
+
+def _item(order: Record, order_id: str, item: str) -> Record:
+    for row in order["items"]:
+        if row["item"] == item:
+            return row  # type: ignore[no-any-return]
+    raise Refusal(f"order {order_id} has no {item}; it has {', '.join(row['item'] for row in order['items'])}")
+
+
+@tool(ToolClass.READ, "Contact details of a customer.", customer_id=CUSTOMER)
+def get_customer(desk: Desk, customer_id: str) -> Any:
+    customer = desk.read("customers", customer_id)
+    return {"name": customer["name"], "email": customer["email"], "phone": customer["phone"]}
+
+
+@tool(ToolClass.READ, "The orders of a customer with their items.", customer_id=CUSTOMER)
+def list_orders(desk: Desk, customer_id: str) -> Any:
+    orders = desk.read("customers", customer_id)["orders"]
+    return {key: " ".join(row["item"] for row in desk.read("orders", key)["items"]) for key in orders}
+
+
+@tool(ToolClass.READ, "One order. The customer id must be that of its owner.", customer_id=CUSTOMER, order_id=ORDER)
+def get_order(desk: Desk, customer_id: str, order_id: str) -> Any:
+    order = desk.read("orders", order_id)
+    if order["customer_id"] != customer_id:
+        raise Refusal(f"order {order_id} does not belong to customer {customer_id}")
+    items = [f"{row['quantity']} {row['option']} {row['item']}" for row in order["items"]]
+    return {"status": order["status"], "items": items, "method": order["method"], "speed": order["speed"]}
+
+
+@tool(ToolClass.WRITE, "Cancel a pending order.", order_id=ORDER, reason=choice("why", REASONS))
+def cancel_order(desk: Desk, order_id: str, reason: str) -> Any:
+    order = _own_order(desk, order_id, "pending", "status")
+    desk.save("orders", order_id, order | {"status": "cancelled", "reason": reason})
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Change where a pending order is sent.",
+    order_id=ORDER,
+    address=nested("the new address", street=text("number and street"), city=text("city")),
+)
+def change_address(desk: Desk, order_id: str, address: dict[str, str]) -> Any:
+    order = _own_order(desk, order_id, "pending", "address")
+    desk.save("orders", order_id, order | {"address": address})
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Change the colour of an item of a pending order.",
+    order_id=ORDER,
+    item=ITEM,
+    option=choice("the new colour", COLORS),
+)
+def change_option(desk: Desk, order_id: str, item: str, option: str) -> Any:
+    order = _own_order(desk, order_id, "pending", "option")
+    _item(order, order_id, item)["option"] = option
+    desk.save("orders", order_id, order)
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Change how many of an item a pending order holds.",
+    order_id=ORDER,
+    item=ITEM,
+    quantity=integer("the new quantity", 1, 9),
+)
+def change_quantity(desk: Desk, order_id: str, item: str, quantity: int) -> Any:
+    order = _own_order(desk, order_id, "pending", "quantity")
+    _item(order, order_id, item)["quantity"] = quantity
+    desk.save("orders", order_id, order)
+    return "ok"
+
+
+@tool(ToolClass.WRITE, "Change how a pending order is paid.", order_id=ORDER, method=choice("the new method", METHODS))
+def change_payment(desk: Desk, order_id: str, method: str) -> Any:
+    order = _own_order(desk, order_id, "pending", "payment")
+    desk.save("orders", order_id, order | {"method": method})
+    return "ok"
+
+
+@tool(ToolClass.WRITE, "Change how fast a pending order is sent.", order_id=ORDER, speed=choice("the new speed", SPEEDS))
+def change_shipping(desk: Desk, order_id: str, speed: str) -> Any:
+    order = _own_order(desk, order_id, "pending", "shipping")
+    desk.save("orders", order_id, order | {"speed": speed})
+    return "ok"
+
+
+@tool(ToolClass.WRITE, "Apply a coupon to a pending order.", order_id=ORDER, code=choice("the coupon", CODES))
+def apply_coupon(desk: Desk, order_id: str, code: str) -> Any:
+    order = _own_order(desk, order_id, "pending", "coupon")
+    desk.save("orders", order_id, order | {"coupon": code})
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Wrap an item of a pending order as a gift.",
+    order_id=ORDER,
+    item=ITEM,
+    message=choice("what the card says", MESSAGES),
+)
+def add_gift_wrap(desk: Desk, order_id: str, item: str, message: str) -> Any:
+    order = _own_order(desk, order_id, "pending", "gift")
+    _item(order, order_id, item)["gift"] = message
+    desk.save("orders", order_id, order)
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Take back an item of a delivered order.",
+    order_id=ORDER,
+    item=ITEM,
+    refund=choice("how it is refunded", REFUNDS),
+)
+def return_item(desk: Desk, order_id: str, item: str, refund: str) -> Any:
+    order = _own_order(desk, order_id, "delivered", "return")
+    _item(order, order_id, item)["returned"] = refund
+    desk.save("orders", order_id, order)
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Exchange an item of a delivered order for one of another colour.",
+    order_id=ORDER,
+    item=ITEM,
+    option=choice("the wanted colour", COLORS),
+)
+def exchange_item(desk: Desk, order_id: str, item: str, option: str) -> Any:
+    order = _own_order(desk, order_id, "delivered", "exchange")
+    _item(order, order_id, item)["exchanged"] = option
+    desk.save("orders", order_id, order)
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Change the phone number or the email of a customer.",
+    customer_id=CUSTOMER,
+    contact={
+        "type": "object",
+        "description": "the new phone number (six digits) or the new email",
+        "properties": {"phone": text("six digits", r"^[0-9]{6}$"), "email": text("an email address", r"^\S+@\S+$")},
+        "additionalProperties": False,
+        "minProperties": 1,
+    },
+)
+def update_contact(desk: Desk, customer_id: str, contact: dict[str, str]) -> Any:
+    customer = desk.read("customers", customer_id)
+    changed = customer.get("changed", [])
+    for field in contact:
+        if field in changed:
+            raise Refusal(f"the {field} of customer {customer_id} was already changed once")
+    desk.save("customers", customer_id, customer | contact | {"changed": sorted([*changed, *contact])})
+    return "ok"
+
+
+@tool(
+    ToolClass.WRITE,
+    "Open a ticket for a matter that only a human can settle.",
+    customer_id=CUSTOMER,
+    topic=choice("what it is about", TOPICS),
+)
+def open_ticket(desk: Desk, customer_id: str, topic: str) -> Any:
+    desk.read("customers", customer_id)
+    if desk.find("tickets", customer_id=customer_id):
+        raise Refusal(f"customer {customer_id} already has an open ticket")
+    desk.save("tickets", f"{customer_id}-1", {"customer_id": customer_id, "topic": topic})
+    return "ok"
+
+
+TOOLS = toolset(
+    get_customer,
+    list_orders,
+    get_order,
+    cancel_order,
+    change_address,
+    change_option,
+    change_quantity,
+    change_payment,
+    change_shipping,
+    apply_coupon,
+    add_gift_wrap,
+    return_item,
+    exchange_item,
+    update_contact,
+    open_ticket,
+)
+
+PENDING = ("cancel", "address", "option", "quantity", "payment", "shipping", "coupon", "gift")
+
+
+def subjects(tables: dict[str, dict[str, Record]]) -> list[str]:
+    """Whom a task can be about: the customers."""
+    return list(tables["customers"])
+
+
+def draw(
+    rng: random.Random, intent: str, subject: str, tables: dict[str, dict[str, Record]], wish: str, used: dict[str, Any]
+) -> tuple[dict[str, Any], str, dict[str, str]] | None:
+    """Values for an intent of this customer: (slots, why it must be refused or "", hints for what may be unknown).
+
+    `wish` is "possible" or "refused". `used` holds values of the task's earlier goal, whose order is preferred. None where
+    this customer has nothing that fits.
+    """
+    slots: dict[str, Any] = {"customer_id": subject}
+    if intent == "phone":
+        return slots | {"phone": str(rng.randrange(100000, 1000000))}, "", {}
+    if intent == "email":
+        return slots | {"email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com"}, "", {}
+    if intent in ("ticket", "handover"):
+        return slots | {"topic": rng.choice(TOPICS)}, "", {}
+    wanted = "pending" if intent in PENDING else "delivered"
+    orders = {key: tables["orders"][key] for key in tables["customers"][subject]["orders"]}
+    fitting = [key for key, order in orders.items() if (order["status"] == wanted) == (wish == "possible")]
+    if wish == "possible" and intent != "cancel" and used.get("order_id") in fitting and used.get("intent") != "cancel":
+        fitting = [used["order_id"]]
+    elif used.get("order_id") in fitting and (intent == "cancel" or used.get("intent") == "cancel"):
+        fitting.remove(used["order_id"])
+    if not fitting:
+        return None
+    key = rng.choice(fitting)
+    order = orders[key]
+    item = rng.choice(order["items"])
+    slots |= {"order_id": key, "item": item["item"]}
+    match intent:
+        case "cancel":
+            slots["reason"] = rng.choice(REASONS)
+        case "address":
+            slots["address"] = {"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)}
+        case "option" | "exchange":
+            slots["option"] = rng.choice([c for c in COLORS if c != item["option"]])
+        case "quantity":
+            slots["quantity"] = rng.choice([n for n in range(1, 10) if n != item["quantity"]])
+        case "payment":
+            slots["method"] = rng.choice([m for m in METHODS if m != order["method"]])
+        case "shipping":
+            slots["speed"] = rng.choice([s for s in SPEEDS if s != order["speed"]])
+        case "coupon":
+            slots["code"] = rng.choice(CODES)
+        case "gift":
+            slots["message"] = rng.choice(MESSAGES)
+        case "return":
+            slots["refund"] = rng.choice(REFUNDS)
+        case _:
+            raise ValueError(f"unknown intent {intent}")
+    refused = "" if wish == "possible" else f"the order is {order['status']}"
+    return slots, refused, {"order_id": f"the order with the {item['item']}"}
+
+
+def other_value(rng: random.Random, slot: str, value: Any) -> Any:
+    """Another value of this slot, for a change of mind."""
+    options: tuple[Any, ...]
+    match slot:
+        case "reason":
+            options = REASONS
+        case "address":
+            options = ({"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)},)
+        case "option":
+            options = COLORS
+        case "quantity":
+            options = tuple(range(1, 10))
+        case "method":
+            options = METHODS
+        case "speed":
+            options = SPEEDS
+        case "code":
+            options = CODES
+        case "message":
+            options = MESSAGES
+        case "refund":
+            options = REFUNDS
+        case "topic":
+            options = TOPICS
+        case "phone":
+            options = (str(rng.randrange(100000, 1000000)),)
+        case "email":
+            options = (f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com",)
+        case _:
+            raise ValueError(f"nobody changes their mind about {slot}")
+    return rng.choice([option for option in options if option != value])

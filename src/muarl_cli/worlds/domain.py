@@ -1,0 +1,151 @@
+"""A built-in scenario: a folder of data and one file of tools, made into a `Scenario`.
+
+Invariant: everything about a domain that is not code is in its folder; this module knows no domain by name. The end state
+that counts is found by replaying a task's gold calls on a fresh store, once per task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from muarl_cli.conversation.episode import StateHashes
+from muarl_cli.conversation.events import Actor, Event, Kind
+from muarl_cli.conversation.protocols import World
+from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.hashing import digest
+from muarl_cli.worlds.generator import SPLIT_SIZES, TaskGenerator
+from muarl_cli.worlds.goals import goals_of
+from muarl_cli.worlds.language import Language, language_from, value_text
+from muarl_cli.worlds.scenario import Outcome, Task
+from muarl_cli.worlds.store import Base
+from muarl_cli.worlds.toolkit import StoreWorld
+
+BUILTIN = ("retail", "library")
+"""the order in which `--scenarios N` takes them"""
+STATE_SEED = 1
+
+
+class Domain:
+    """One built-in scenario; see `Scenario` for the members' meaning."""
+
+    source = "builtin"
+    agent_may_stop = False
+
+    def __init__(self, name: str, data: Mapping[str, Any], policy: str, tools: ModuleType) -> None:
+        self.name = name
+        self.policy = policy
+        self.compact: str = data["compact"]
+        self.greeting: str = data["greeting"]
+        self.rules: Sequence[Mapping[str, Any]] = data["rules"]
+        self.language: Language = language_from(data)
+        self._module = tools
+        self.tools = tuple(t.spec for t in tools.TOOLS.values())
+        self._gold: dict[str, str] = {}
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(SPLIT_SIZES)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        if split not in SPLIT_SIZES:
+            raise MuarlError(
+                f"unknown split {split!r} of builtin:{self.name}",
+                next_step=f"use one of {', '.join(SPLIT_SIZES)}",
+                code=ExitCode.USAGE,
+            )
+        if split not in self._tasks:
+            generator = TaskGenerator(self.name, self.language, self._module, self._tables)
+            self._tasks.update(generator.splits(up_to=split))
+        return self._tasks[split]
+
+    @cached_property
+    def _tables(self) -> Any:
+        return self._module.state(STATE_SEED)
+
+    @cached_property
+    def _base(self) -> Base:
+        return Base(self._tables)
+
+    def world(self, task: Task) -> StoreWorld:
+        return StoreWorld(self._base, self._module.TOOLS, self._module.OWNER)
+
+    def outcome(self, task: Task, world: World, events: Sequence[Event]) -> Outcome:
+        final, gold = world.fingerprint(), self.gold_fingerprint(task)
+        handed_over = any(
+            e.kind is Kind.RESULT and e.actor is Actor.WORLD and e.call and e.call.name == "transfer_to_human_agents"
+            for e in events
+        )
+        wanted = any(call.name == "transfer_to_human_agents" for call in task.gold)
+        state_ok, transfer_ok = final == gold, handed_over == wanted
+        return Outcome(
+            float(state_ok and transfer_ok),
+            StateHashes(self.world(task).fingerprint(), final, gold),
+            {"state": state_ok, "transfer": transfer_ok},
+        )
+
+    def gold_fingerprint(self, task: Task) -> str:
+        """Fingerprint of the state after the gold calls; a gold call that fails is an error of the task's author."""
+        if task.task_hash not in self._gold:
+            world = self.world(task)
+            for call in task.gold:
+                result = world.run(call.name, call.arguments)
+                if not result.ok:
+                    raise ValueError(f"gold call {call.name} of {task.id} fails: {result.text}")
+            self._gold[task.task_hash] = world.fingerprint()
+        return self._gold[task.task_hash]
+
+    def user_prompt(self, task: Task) -> str:
+        """The brief in words."""
+        lines = []
+        for number, goal in enumerate(goals_of(task.brief), 1):
+            intent = self.language.intents[goal.intent]
+            lines.append(f"Request {number}: {intent.open[0]}")
+            for name, value in goal.slots.items():
+                if name not in intent.slots:
+                    continue
+                words = self.language.slots[name].words.removeprefix("your ")
+                if name in goal.unknown:
+                    lines.append(f"- You do not know {words}; you know that it is {goal.unknown[name]}.")
+                else:
+                    lines.append(f"- {words}: {value_text(value)}")
+            if goal.change:
+                words = self.language.slots[goal.change.slot].words
+                lines.append(
+                    f"- When the agent asks you to confirm, you change your mind: {words} shall be "
+                    f"{value_text(goal.change.value)} instead. If it was already done without asking, say so then."
+                )
+            if goal.refused:
+                lines.append("- If the agent says that this is not possible, accept it.")
+        return "\n".join(lines)
+
+    @cached_property
+    def policy_hash(self) -> str:
+        return digest([self.policy, [tool.openai() for tool in self.tools], list(map(dict, self.rules))])
+
+    def texts(self) -> list[str]:
+        """All texts of the domain, for a tokenizer: policy, phrases, tool names and values that may occur."""
+        lines = [self.policy, self.compact, self.greeting, json.dumps([tool.openai() for tool in self.tools])]
+        for options in self.language.phrases.values():
+            lines += options
+        return lines
+
+
+@lru_cache(maxsize=None)
+def builtin(name: str) -> Domain:
+    """The built-in scenario of this name; raises `MuarlError` where there is none."""
+    if name not in BUILTIN:
+        raise MuarlError(
+            f"unknown built-in scenario {name!r}", next_step=f"use one of {', '.join(BUILTIN)}", code=ExitCode.USAGE
+        )
+    folder = resources.files("muarl_cli.worlds.builtin") / name
+    data = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+    policy = (folder / "policy.md").read_text(encoding="utf-8")
+    return Domain(name, data, policy, importlib.import_module(f"muarl_cli.worlds.builtin.{name}.tools"))

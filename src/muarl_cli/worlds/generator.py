@@ -1,0 +1,131 @@
+"""The task generator of the built-in scenarios: goals drawn from a domain's state, in families, in disjoint splits.
+
+Invariant: no two tasks of a domain, in whatever split, share a task hash or a non-empty gold-write hash. The test and dev
+splits are drawn first, so that they do not depend on how many training tasks are wanted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from muarl_cli.worlds.goals import Change, Goal
+from muarl_cli.worlds.language import Language
+from muarl_cli.worlds.scenario import GoldCall, Task
+
+SPLIT_SIZES = {"test": 240, "dev": 120, "train": 2400}
+SHAPES = {("write",): 30, ("write", "write"): 50, ("refused", "write"): 12, ("refused",): 5}
+"""how many goals a task has and which of them the domain must refuse; weights"""
+CHANGE_SHARE = 0.65
+"""share of tasks in which the user changes their mind: what separates an agent that asks from one that does not"""
+UNKNOWN_SHARE = 0.12
+TELL_SHARE = 0.5
+"""share of the needed facts that the user tells with the opening"""
+
+
+class TaskGenerator:
+    """Draws the tasks of one domain."""
+
+    def __init__(self, name: str, language: Language, module: ModuleType, tables: Mapping[str, Any]) -> None:
+        self.name, self.language, self.module, self.tables = name, language, module, tables
+        self._subjects = module.subjects(tables)
+        self._task_hashes: set[str] = set()
+        self._write_hashes: set[str] = set()
+
+    def splits(self, up_to: str) -> dict[str, tuple[Task, ...]]:
+        """The splits from the first one up to and including `up_to`."""
+        drawn: dict[str, tuple[Task, ...]] = {}
+        for split, size in SPLIT_SIZES.items():
+            drawn[split] = self._split(split, size)
+            if split == up_to:
+                break
+        return drawn
+
+    def _split(self, split: str, size: int) -> tuple[Task, ...]:
+        rng = random.Random(f"{self.name}/tasks/{split}")
+        tasks: list[Task] = []
+        while len(tasks) < size:
+            task = self._draw(rng, split, len(tasks))
+            if task is None or task.task_hash in self._task_hashes or task.gold_write_hash in self._write_hashes:
+                continue
+            self._task_hashes.add(task.task_hash)
+            if task.gold_write_hash:
+                self._write_hashes.add(task.gold_write_hash)
+            tasks.append(task)
+        return tuple(tasks)
+
+    def _draw(self, rng: random.Random, split: str, number: int) -> Task | None:
+        shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
+        subject = rng.choice(self._subjects)
+        changing = rng.randrange(len(shape)) if rng.random() < CHANGE_SHARE else -1
+        if changing >= 0 and shape[changing] == "refused" and "write" in shape:
+            changing = shape.index("write")
+        goals: list[Goal] = []
+        used: dict[str, Any] = {}
+        for place, kind in enumerate(shape):
+            goal = self._goal(rng, subject, kind, used, changing == place, {g.intent for g in goals}, place == len(shape) - 1)
+            if goal is None:
+                return None
+            used = dict(goal.slots) | {"intent": goal.intent}
+            goals.append(goal)
+        return self._task(split, number, goals)
+
+    def _goal(
+        self, rng: random.Random, subject: str, kind: str, used: dict[str, Any], change: bool, taken: set[str], last: bool
+    ) -> Goal | None:
+        intents = [
+            intent
+            for intent in self.language.intents.values()
+            if intent.name not in taken
+            and (last or not intent.then_transfer)
+            and (kind == "write" or intent.refuse)
+            and not any(self.language.intents[t].write == intent.write and t != intent.name and intent.then_transfer for t in taken)
+        ]
+        intent = rng.choices(intents, [i.weight for i in intents])[0]
+        wish = "possible" if kind == "write" else "refused"
+        drawn = self.module.draw(rng, intent.name, subject, self.tables, wish, used)
+        if drawn is None:
+            return None
+        slots, refused, hints = drawn
+        unknown = {
+            slot: hint
+            for slot, hint in hints.items()
+            if slot in intent.slots and slots[slot] != used.get(slot) and rng.random() < UNKNOWN_SHARE
+        }
+        tell = [slot for slot in intent.slots if slot not in unknown and rng.random() < TELL_SHARE]
+        rng.shuffle(tell)
+        planned = None
+        if change and kind == "write" and intent.changes:
+            slot = rng.choice(intent.changes)
+            planned = Change(slot, self.module.other_value(rng, slot, slots[slot]))
+        needed = {slot: slots[slot] for slot in intent.slots}
+        return Goal(intent.name, needed, tuple(tell), unknown, planned, refused)
+
+    def _task(self, split: str, number: int, goals: list[Goal]) -> Task:
+        gold: list[GoldCall] = []
+        writes: list[GoldCall] = []
+        for goal in goals:
+            intent = self.language.intents[goal.intent]
+            final = goal.final
+            gold.append(GoldCall(intent.read, {name: final[name] for name in intent.read_arguments}))
+            if goal.refused:
+                continue
+            write = GoldCall(intent.write, self.language.write_call(intent, final))
+            writes.append(write)
+            gold.append(write)
+            if intent.then_transfer:
+                gold.append(GoldCall("transfer_to_human_agents", {"summary": final.get("topic", intent.name)}))
+        family = "+".join(sorted(("!" if g.refused else "") + g.intent for g in goals))
+        return Task(
+            id=f"{self.name}-{split}-{number:04d}",
+            source="builtin",
+            scenario=self.name,
+            split=split,
+            family=family,
+            brief={"goals": [goal.to_json() for goal in goals]},
+            initial={"base": f"{self.name}/1"},
+            gold=tuple(gold),
+            gold_writes=tuple(writes),
+        )

@@ -1,0 +1,137 @@
+"""The language of a domain: how its slots are asked for and told, and how its intents are opened, proposed and reported.
+
+Both scripted parties speak and understand through this one table, so that what the agent says about an intent is what the
+user can check. Invariant: whether a value was said is decided on whole words, so "2" is never heard in "order 4821".
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+
+def value_text(value: Any) -> str:
+    """A slot value in words: an object is its fields, in their order, separated by blanks."""
+    if isinstance(value, Mapping):
+        return " ".join(value_text(v) for v in value.values())
+    return str(value)
+
+
+def said(value: Any, text: str) -> bool:
+    """Whether every part of the value stands in the text as whole words, whatever the case."""
+    parts = value.values() if isinstance(value, Mapping) else [value]
+    return all(_whole(value_text(part)).search(text) is not None for part in parts)
+
+
+@lru_cache(maxsize=65536)
+def _whole(phrase: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w@]){re.escape(phrase)}(?![\w@])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One thing an intent needs to know."""
+
+    name: str
+    words: str
+    """how it is named when it is asked for: "the order id" """
+    hear: str
+    """a pattern by which a question about it is recognised"""
+    tell: tuple[str, ...]
+    """how the user tells it; {v} is the value"""
+    dont_know: tuple[str, ...] = ()
+    """how the user says that they do not know it; {hint} is what they know instead"""
+    change: tuple[str, ...] = ()
+    """how the user changes their mind about it; {v} is the new value"""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One thing a user may want: what it needs, which read stands before it, which write carries it out."""
+
+    name: str
+    slots: tuple[str, ...]
+    read: str
+    """the tool that must be read before the write"""
+    read_arguments: tuple[str, ...]
+    write: str
+    write_arguments: Mapping[str, str]
+    """argument name to a template of one slot ("{order_id}") or a dotted nesting ("contact.email")"""
+    open: tuple[str, ...]
+    propose: str
+    done: str
+    refuse: str = ""
+    changes: tuple[str, ...] = ()
+    """slots about which a user may change their mind"""
+    then_transfer: bool = False
+    """the write is followed by a hand-over, which ends the conversation"""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Language:
+    """A domain's table, and the phrases that all its intents share."""
+
+    slots: Mapping[str, Slot]
+    intents: Mapping[str, Intent]
+    phrases: Mapping[str, tuple[str, ...]]
+
+    def phrase(self, name: str, rng: random.Random, **values: str) -> str:
+        return rng.choice(self.phrases[name]).format(**values)
+
+    def fill(self, template: str, slots: Mapping[str, Any]) -> str:
+        return template.format(**{name: value_text(value) for name, value in slots.items()})
+
+    def write_call(self, intent: Intent, slots: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the intent's write, with the values of its slots."""
+        arguments: dict[str, Any] = {}
+        for place, slot in intent.write_arguments.items():
+            *outer, last = place.split(".")
+            target = arguments
+            for name in outer:
+                target = target.setdefault(name, {})
+            target[last] = slots[slot]
+        return arguments
+
+
+def language_from(data: Mapping[str, Any]) -> Language:
+    """The table from a domain's YAML; a missing or unknown key is an error of the domain's author."""
+    slots = {
+        name: Slot(
+            name,
+            row["words"],
+            row["hear"],
+            tuple(row["tell"]),
+            tuple(row.get("dont_know", ())),
+            tuple(row.get("change", ())),
+        )
+        for name, row in data["slots"].items()
+    }
+    intents = {}
+    for name, row in data["intents"].items():
+        known = {"slots", "read", "write", "open", "propose", "done", "refuse", "changes", "then_transfer", "weight"}
+        if extra := set(row) - known:
+            raise ValueError(f"intent {name}: unknown keys {sorted(extra)}")
+        read_tool, read_arguments = next(iter(row["read"].items()))
+        write_tool, write_arguments = next(iter(row["write"].items()))
+        intents[name] = Intent(
+            name,
+            tuple(row["slots"]),
+            read_tool,
+            tuple(read_arguments),
+            write_tool,
+            dict(write_arguments),
+            tuple(row["open"]),
+            row["propose"],
+            row["done"],
+            row.get("refuse", ""),
+            tuple(row.get("changes", ())),
+            bool(row.get("then_transfer", False)),
+            float(row.get("weight", 1.0)),
+        )
+    phrases = {name: tuple(options) for name, options in data["phrases"].items()}
+    return Language(slots, intents, phrases)
