@@ -127,8 +127,8 @@ class _Talk:
         if turn.text or not turn.calls:
             self._say(turn)
         self.heard[Actor.AGENT] = len(self.log.events)
-        for call in turn.calls:
-            await self._execute(call, Actor.AGENT, self.toolbox)
+        for place, call in enumerate(turn.calls):
+            await self._execute(call, Actor.AGENT, self.toolbox, ("same_turn",) if place else ())
         if turn.stop:
             if self.agent_may_stop:
                 raise _Ended(EndReason.AGENT_STOP)
@@ -158,12 +158,12 @@ class _Talk:
         self.log.tally.cost_usd += turn.usage.cost_usd
         return turn
 
-    async def _execute(self, call: ToolCall, actor: Actor, toolbox: Toolbox) -> None:
+    async def _execute(self, call: ToolCall, actor: Actor, toolbox: Toolbox, tags: tuple[str, ...] = ()) -> None:
         spec = toolbox.get(call.name)
         klass = spec.klass if spec else None
         arguments = None if call.problem else _clean(call.arguments)
         asked = CallRecord(call.id, call.name[:64], arguments, klass)
-        self._add(actor, Kind.CALL, call.raw[:2000] if call.problem else "", asked)
+        self._add(actor, Kind.CALL, call.raw[:2000] if call.problem else "", asked, tags)
         problem = toolbox.problem(call)
         result = ToolResult(f"Error: {problem}", ok=False) if problem else await self._call_world(call, actor)
         answer = CallRecord(call.id, asked.name, None, klass, result.ok, result.writes)
