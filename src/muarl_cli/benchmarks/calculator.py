@@ -1,7 +1,7 @@
 """A calculator without `eval`: numbers, + - * / // ** and brackets, over Python's own syntax tree.
 
-Invariant: any text gives a number or a `ValueError` within milliseconds; length, depth and size are bounded before anything
-is computed, so that `9**9**9` cannot hang a rollout.
+Invariant: any text gives a number or a `ValueError` within milliseconds; length, depth and size are bounded before
+anything is computed, so that `9**9**9` cannot hang a rollout.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Somebody else's database objects, copy-on-write: one parsed base for all episodes, private records where one looks.
 
-A toolkit indexes `db.orders[order_id]` and changes what it gets. Here a keyed access hands out a private copy (made from
-the raw JSON on first access), and iteration hands out private copies where there are any and the shared records elsewhere.
-Invariant: the base never changes. The one way to break it is a tool that changes a record found by *iterating*; no
-tool of the supported domains does, and `Base.digest` lets tests prove it.
+A toolkit indexes `db.orders[order_id]` and changes what it gets. Here a keyed access hands out a private copy (made
+from the raw JSON on first access), and iteration hands out private copies where there are any and the shared records
+elsewhere. Invariant: the base never changes. The one way to break it is a tool that changes a record found by
+*iterating*; no tool of the supported domains does, and `Base.digest` lets tests prove it.
 """
 
 from __future__ import annotations

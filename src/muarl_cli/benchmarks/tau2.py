@@ -1,8 +1,8 @@
 """TAU2 as a scenario like any other: the benchmark's tasks, policy, tools and database in the project's own loop.
 
-Reward as upstream computes it on this revision: the product over a task's bases, DB (the end state equals that of the gold
-calls) and COMMUNICATE (every required text said by the agent). What is not judged here is reported as null, never passed
-silently. A world costs what its episode touches; the database is parsed once.
+Reward as upstream computes it on this revision: the product over a task's bases, DB (the end state equals that of the
+gold calls) and COMMUNICATE (every required text said by the agent). What is not judged here is reported as null, never
+passed silently. A world costs what its episode touches; the database is parsed once.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ class Tau2Scenario:
     def __init__(self, domain: Domain) -> None:
         self.name = domain.name
         self.package = Package(domain)
-        self.policy = (
-            f"<instructions>\n{INSTRUCTIONS}\n</instructions>\n<policy>\n{self.package.policy}\n</policy>"
-        )
+        self.policy = f"<instructions>\n{INSTRUCTIONS}\n</instructions>\n<policy>\n{self.package.policy}\n</policy>"
         self.compact = f"tau2 {domain.name}"
         self.tools = self.package.tools
         self.user_tools: tuple[ToolSpec, ...] = ()
@@ -138,7 +136,10 @@ class Tau2Scenario:
 
     def world(self, task: Task) -> Tau2World:
         if task.extra.get("initial_state"):
-            raise MuarlError(f"task {task.id} starts from a state of its own, which tau2:{self.name} does not support yet")
+            raise MuarlError(
+                f"task tau2:{self.name}:{task.id} starts from a state of its own, which is not supported yet",
+                next_step="leave the task out of --tasks",
+            )
         return Tau2World(self.package)
 
     def user_prompt(self, task: Task) -> str:
@@ -174,7 +175,8 @@ class Tau2Scenario:
             "graded": graded,
             "revision": dict(self.revision),
         }
-        return Outcome(reward, StateHashes(initial=View(self.package.base).fingerprint(), final=final, gold=gold), detail)
+        initial = View(self.package.base).fingerprint()
+        return Outcome(reward, StateHashes(initial=initial, final=final, gold=gold), detail)
 
     @cached_property
     def _records(self) -> dict[str, dict[str, Any]]:
@@ -182,9 +184,8 @@ class Tau2Scenario:
 
     def _task(self, record: Mapping[str, Any], split: str) -> Task:
         criteria = record.get("evaluation_criteria") or {}
-        gold = tuple(
-            GoldCall(action["name"], action["arguments"], _requestor(action)) for action in criteria.get("actions") or ()
-        )
+        actions = criteria.get("actions") or ()
+        gold = tuple(GoldCall(action["name"], action["arguments"], _requestor(action)) for action in actions)
         writes = self._replay(str(record["id"]), gold)
         scenario = record["user_scenario"]
         told = scenario["instructions"]
@@ -217,12 +218,10 @@ class Tau2Scenario:
 
 
 def missing_texts(required: Sequence[str], events: Sequence[Event]) -> tuple[str, ...]:
-    """Which required texts no single message of the agent contains. Upstream's rule: case is ignored and commas are taken
-    out of the message only, so a required text that has a comma can never be found."""
+    """Which required texts no single message of the agent contains. Upstream's rule: case is ignored and commas are
+    taken out of the message only, so a required text that has a comma can never be found."""
     said = [
-        event.text.lower().replace(",", "")
-        for event in events
-        if event.actor is Actor.AGENT and event.kind is Kind.SAY
+        event.text.lower().replace(",", "") for event in events if event.actor is Actor.AGENT and event.kind is Kind.SAY
     ]
     return tuple(text for text in required if not any(text.lower() in message for message in said))
 

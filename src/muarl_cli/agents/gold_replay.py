@@ -1,0 +1,83 @@
+"""An agent that plays a task's gold calls: the proof that a world, its end-state check and the loop agree.
+
+It makes one call a turn (calls that fail inside gold are part of gold), then says what must be communicated, then
+closes. The next move depends only on how many moves were made, so that a stateless server can play the same part over
+the wire. Invariant: with nothing dropped it reaches the gold end state; with the last effective write dropped it does
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from muarl_cli.conversation.events import Event, ToolClass
+from muarl_cli.conversation.protocols import AgentSession, AgentTurn, Stage, TokenRow
+from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.worlds.scenario import GoldCall, Task
+
+CLOSING = "That is everything from my side. Thank you for contacting us. Goodbye!"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One turn: either a call or words."""
+
+    text: str = ""
+    call: GoldCall | None = None
+
+
+def plan(task: Task, tools: Sequence[ToolSpec], *, drop_last_write: bool) -> tuple[Move, ...]:
+    """The moves for `task`. A terminal call ends the conversation, so it comes last, after what must be said."""
+    terminal = {tool.name for tool in tools if tool.klass is ToolClass.TERMINAL}
+    skipped = last_write(task) if drop_last_write else -1
+    played = [call for i, call in enumerate(task.gold) if i != skipped and call.requestor == "agent"]
+    moves = [Move(call=call) for call in played if call.name not in terminal]
+    if task.communicate:
+        moves.append(Move(text="For your information: " + "; ".join(task.communicate) + ". Is there anything else?"))
+    handover = [Move(call=call) for call in played if call.name in terminal]
+    return (*moves, *(handover or [Move(text=CLOSING)]))
+
+
+def last_write(task: Task) -> int:
+    """The place in `task.gold` of the last call that changes the state, -1 where none does."""
+    if not task.gold_writes:
+        return -1
+    last = task.gold_writes[-1]
+    same = [i for i, call in enumerate(task.gold) if call is last] or [i for i, c in enumerate(task.gold) if c == last]
+    return same[-1] if same else -1
+
+
+class _GoldReplay:
+    def __init__(self, moves: tuple[Move, ...]) -> None:
+        self._moves, self._next = moves, 0
+
+    async def act(self, news: Sequence[Event]) -> AgentTurn:
+        move = self._moves[min(self._next, len(self._moves) - 1)]
+        self._next += 1
+        if move.call is None:
+            return AgentTurn(text=move.text)
+        call = ToolCall(f"call{self._next:05d}", move.call.name, dict(move.call.arguments))
+        return AgentTurn(calls=(call,))
+
+    def rows(self) -> tuple[TokenRow, ...]:
+        return ()
+
+    def close(self) -> None:
+        return None
+
+
+class GoldReplay:
+    """Opens gold-replay sessions; `drop_last_write` leaves out the last call that changes the state."""
+
+    def __init__(self, drop_last_write: bool = False) -> None:
+        self.drop_last_write = drop_last_write
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        model = "gold-replay-without-last-write" if self.drop_last_write else "gold-replay"
+        return {"kind": "scripted", "model": model, "revision": "", "weight_version": 0}
+
+    def open(self, stage: Stage, task: Any) -> AgentSession:
+        return _GoldReplay(plan(task, stage.tools, drop_last_write=self.drop_last_write))
