@@ -1,0 +1,148 @@
+"""The groups of settings that several stages share: user, limits, prices, the teacher, the tiny model.
+
+Invariant: one name means one thing in every stage. Fields have bounds and a line of help, and no default: defaults stand
+in `stages/*.yaml` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from muarl_cli.settings.grammar import (
+    AUTO,
+    SCRIPTED_AGENTS,
+    USER_BACKENDS,
+    parse_mixture,
+    parse_task_ref,
+)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+"""a count in which 0 means: no limit"""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _as_list(value: Any) -> Any:
+    """`a,b` as given on the command line is the list [a, b]."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _task_refs(value: list[str]) -> list[str]:
+    return [str(parse_task_ref(text)) for text in value]
+
+
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+TaskRefs = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_task_refs)]
+
+
+class Group(BaseModel):
+    """A group of settings: unknown keys are refused, values cannot be changed after resolving."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, protected_namespaces=()
+    )
+
+
+class User(Group):
+    """Who plays the user."""
+
+    backend: str
+    """scripted, llm, hf, replay or human; a mixture as scripted=0.6,llm=0.4; auto = llm for a benchmark, else scripted"""
+    model: str
+    """model of an llm or hf user, or the episode log of a replay user"""
+    base_url: str
+    """OpenAI-compatible address of an llm user; empty = OPENAI_BASE_URL, else the vendor's own"""
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    """sampling temperature of an llm or hf user"""
+    max_tokens: Count
+    """tokens a user turn of an llm or hf user"""
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != AUTO:
+            parse_mixture(value, USER_BACKENDS, "user backend")
+        return value
+
+
+class Limits(Group):
+    """Bounds of one episode. Those of the agent end it as a valid failure, seconds as an invalid episode."""
+
+    max_turns: Count
+    """counted turns: user messages plus tool calls"""
+    max_agent_tokens: CountOrNone
+    """sampled agent tokens in the whole episode; 0 = no limit"""
+    max_turn_tokens: Count
+    """sampled agent tokens in one turn"""
+    max_context: Count
+    """tokens of the whole token list, prompt included"""
+    max_identical_calls: Annotated[int, Field(ge=2)]
+    """the same call with the same arguments, this many times in a row"""
+    max_failed_calls: Count
+    """calls answered by an error, this many in a row"""
+    max_seconds: NotNegative
+    """wall-clock seconds; 0 = no limit"""
+
+
+class Price(Group):
+    """What a model costs, in USD per million tokens."""
+
+    input: NotNegative
+    """USD per million prompt tokens"""
+    output: NotNegative
+    """USD per million sampled tokens"""
+
+
+class Teacher(Group):
+    """Who plays the agent in a cold start."""
+
+    agent: str
+    """scripted agents, as careful or as a mixture careful=0.4,hasty=0.6; not used where a model is named"""
+    model: str
+    """a teacher model behind an OpenAI-compatible address; empty = the scripted agents"""
+    base_url: str
+    """address of the teacher model; empty = OPENAI_BASE_URL, else the vendor's own"""
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    """sampling temperature of a teacher model"""
+
+    @field_validator("agent")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        parse_mixture(value, SCRIPTED_AGENTS, "agent")
+        return value
+
+
+class Tiny(Group):
+    """The tiny model that `sft` makes from nothing where no model is named."""
+
+    layers: Count
+    """transformer layers"""
+    width: Annotated[int, Field(ge=8)]
+    """hidden size"""
+    heads: Count
+    """attention heads"""
+    kv_heads: Count
+    """key and value heads; must divide heads"""
+    head_size: Annotated[int, Field(ge=4, multiple_of=2)]
+    """size of one attention head"""
+    vocab: Annotated[int, Field(ge=300)]
+    """tokenizer entries, special tokens included"""
+    warmup_steps: CountOrNone
+    """steps of pure copying before fine-tuning; 0 = none"""
+    warmup_lr: Positive
+    """learning rate of the copy warm-up"""
+    warmup_batch: Count
+    """rows a step of the copy warm-up"""
+
+    @field_validator("kv_heads")
+    @classmethod
+    def _divides(cls, value: int, info: Any) -> int:
+        heads = info.data.get("heads")
+        if heads and heads % value:
+            raise ValueError(f"must divide heads ({heads})")
+        return value

@@ -1,0 +1,295 @@
+"""The settings of the five stages, typed and bounded.
+
+Invariant: no field has a default here. Each has exactly one, with its reason, in the stage's page under `stages/`; a test
+compares the two. The docstring under a field is its help text and its description in the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from muarl_cli.settings.grammar import SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_task_ref
+from muarl_cli.settings.groups import (
+    Count,
+    CountOrNone,
+    Group,
+    Limits,
+    Names,
+    NotNegative,
+    Positive,
+    Price,
+    Seed,
+    Share,
+    TaskRefs,
+    Teacher,
+    Tiny,
+    User,
+)
+
+Rendering = Literal["auto", "full", "compact"]
+"""auto = as the checkpoint was trained, full where it does not say"""
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""auto = bfloat16 on an accelerator, float32 on a CPU"""
+Schedule = Literal["constant", "cosine", "linear"]
+Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+POLICY = "policy"
+
+
+class Stage(StrEnum):
+    """The five stages, as their pages and environment variables are named."""
+
+    SYNTH_COLDSTART = "synth_coldstart"
+    SFT = "sft"
+    ROLLOUT = "rollout"
+    RL_TRAIN = "rl_train"
+    EVAL = "eval"
+
+    @property
+    def command(self) -> str:
+        """The subcommand: synth-coldstart."""
+        return self.value.replace("_", "-")
+
+
+class StageSettings(Group):
+    """What every stage has."""
+
+    seed: Seed
+    """seed of everything random in this stage"""
+
+
+class Conversations(StageSettings):
+    """What every stage has that holds conversations."""
+
+    user: User
+    limits: Limits
+    in_flight: Count
+    """conversations held at the same time"""
+    max_usd: NotNegative
+    """spend cap for paid addresses; 0 = no paid call at all"""
+    prices: dict[str, Price]
+    """prices of models that the built-in table does not know"""
+
+
+class SynthColdstart(Conversations):
+    """Settings of `muarl synth-coldstart`."""
+
+    scenarios: str
+    """a number N = the first N of the printed order, or names separated by commas"""
+    count: Count
+    """accepted trajectories wanted"""
+    split: str
+    """the split whose tasks are demonstrated"""
+    teacher: Teacher
+    accept: Literal["outcome", "all"]
+    """what is verified before a trajectory is accepted: outcome = reward 1; all = every valid one, failures included"""
+    max_attempts: Annotated[float, Field(ge=1)]
+    """conversations held at most, as a multiple of count, before giving up"""
+
+    @field_validator("scenarios")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if not names or value.strip() == "0":
+            raise ValueError("a number of scenarios, or names separated by commas")
+        return ",".join(names)
+
+
+class Sft(StageSettings):
+    """Settings of `muarl sft`."""
+
+    data: Names
+    """episode logs, run folders, or - for standard input"""
+    where: str
+    """which episodes: comparisons separated by commas, such as reward=1,scenario=retail; empty = all valid ones"""
+    model: str
+    """folder of the model to start from; empty = make a tiny model from nothing"""
+    tiny: Tiny
+    rendering: Rendering
+    """how the system turn is rendered: full policy and schemas, or compact; auto = as the checkpoint was trained, else full"""
+    batch: Count
+    """episodes an optimiser step"""
+    micro_batch_tokens: Count
+    """tokens that go through the model at once, padding included; does not change the result"""
+    epochs: NotNegative
+    """passes over the data"""
+    max_steps: CountOrNone
+    """optimiser steps; 0 = by epochs"""
+    lr: Positive
+    """highest learning rate"""
+    schedule: Schedule
+    """course of the learning rate after the warm-up"""
+    warmup_steps: CountOrNone
+    """steps over which the learning rate rises from 0"""
+    weight_decay: NotNegative
+    """AdamW weight decay"""
+    betas: Betas
+    """AdamW betas"""
+    grad_clip: NotNegative
+    """largest gradient norm; 0 = no clipping"""
+    max_length: Count
+    """longest episode in tokens; longer ones are left out and counted"""
+    eval_share: Annotated[Share, Field(lt=1)]
+    """share of the episodes held out for the evaluation loss"""
+    eval_every: CountOrNone
+    """steps between two evaluations; 0 = only at the end"""
+    save_every: CountOrNone
+    """steps between two checkpoints; 0 = only at the end"""
+    keep: Count
+    """checkpoints kept, the best one not counted"""
+    dtype: Dtype
+    """number type of the weights; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    stop_after_seconds: NotNegative
+    """stop after the step in which this many seconds are over; 0 = off"""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if not (self.epochs or self.max_steps or self.stop_after_seconds):
+            raise ValueError("epochs, max_steps and stop_after_seconds are all 0: training would never take a step")
+        return self
+
+
+class Played(Conversations):
+    """What the stages share in which the policy plays the agent."""
+
+    model: str
+    """checkpoint folder, or the name of a model behind base_url; empty = the newest checkpoint under runs/"""
+    tasks: TaskRefs
+    """task sets as source:scenario:split, single tasks as source:scenario:split:id"""
+    max_tasks: CountOrNone
+    """use this many tasks, taken evenly from the sets; 0 = all"""
+    temperature: Temperature
+    """sampling temperature of the policy; 0 = greedy"""
+    top_p: TopP
+    """nucleus sampling of the policy"""
+    rendering: Rendering
+    """how the system turn is rendered: full policy and schemas, or compact; auto = as the checkpoint was trained, else full"""
+    dtype: Dtype
+    """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
+
+    @property
+    def task_refs(self) -> tuple[TaskRef, ...]:
+        """`tasks`, parsed."""
+        return tuple(parse_task_ref(text) for text in self.tasks)
+
+
+class Served(Played):
+    """What `rollout` and `eval` share: the agent may also be scripted, or be served elsewhere."""
+
+    agent: str
+    """policy = the model; else a scripted agent or a mixture of them"""
+    base_url: str
+    """OpenAI-compatible address that serves the model; empty = OPENAI_BASE_URL where the model is no folder"""
+
+    @field_validator("agent")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != POLICY:
+            parse_mixture(value, (POLICY, *SCRIPTED_AGENTS), "agent")
+        return value
+
+
+class Rollout(Served):
+    """Settings of `muarl rollout`."""
+
+    group: Count
+    """rollouts a task"""
+
+
+class RlTrain(Played):
+    """Settings of `muarl rl-train`."""
+
+    steps: CountOrNone
+    """optimiser steps; 0 = by epochs"""
+    epochs: NotNegative
+    """passes over the tasks; 0 = by steps"""
+    prompts_per_step: Count
+    """tasks a step"""
+    group: Annotated[int, Field(ge=2)]
+    """rollouts a task: what the advantage compares"""
+    lr: Positive
+    """highest learning rate"""
+    schedule: Schedule
+    """course of the learning rate after the warm-up"""
+    warmup_steps: CountOrNone
+    """steps over which the learning rate rises from 0"""
+    weight_decay: NotNegative
+    """AdamW weight decay"""
+    betas: Betas
+    """AdamW betas"""
+    grad_clip: NotNegative
+    """largest gradient norm; 0 = no clipping"""
+    advantage: Literal["mean", "mean_std", "loo"]
+    """reward minus group mean; that over the group's standard deviation; or reward minus the mean of the others"""
+    clip_low: Annotated[float, Field(gt=0, le=1)]
+    """the ratio is clipped at 1 - clip_low"""
+    clip_high: Positive
+    """the ratio is clipped at 1 + clip_high"""
+    kl_coef: NotNegative
+    """weight of the KL to the starting model in the loss; 0 = none, and no second model in memory"""
+    kl_estimator: Literal["k3"]
+    """estimator of that KL"""
+    micro_batch_tokens: Count
+    """tokens that go through the model at once, padding included; does not change the result"""
+    updates_per_batch: Count
+    """optimiser steps on the same episodes"""
+    refill_rounds: CountOrNone
+    """how often groups that taught nothing, and slots that ended in a fault, are replaced within a step"""
+    save_every: CountOrNone
+    """steps between two checkpoints; 0 = only at the end"""
+    keep: Count
+    """checkpoints kept"""
+    stop_after_seconds: NotNegative
+    """stop after the step in which this many seconds are over; 0 = off"""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if not (self.epochs or self.steps or self.stop_after_seconds):
+            raise ValueError("epochs, steps and stop_after_seconds are all 0: training would never take a step")
+        return self
+
+
+class Eval(Served):
+    """Settings of `muarl eval`."""
+
+    bench: Literal["", "tau2", "tau1", "bfcl", "acebench"]
+    """a benchmark's leaderboard set instead of tasks; empty = tasks"""
+    domain: Names
+    """domains of the benchmark; empty = those of the paper"""
+    split: str
+    """split of the benchmark; empty = its leaderboard set"""
+    trials: Count
+    """independent runs a task"""
+    floors: bool
+    """run the do-nothing and the transfer-only agent beside it"""
+    bootstrap: Annotated[int, Field(ge=100)]
+    """resamples of the bootstrap intervals"""
+    allow_overlap: bool
+    """score in spite of tasks the checkpoint was trained on; the overlap is then printed beside the score"""
+
+
+MODELS: dict[Stage, type[StageSettings]] = {
+    Stage.SYNTH_COLDSTART: SynthColdstart,
+    Stage.SFT: Sft,
+    Stage.ROLLOUT: Rollout,
+    Stage.RL_TRAIN: RlTrain,
+    Stage.EVAL: Eval,
+}
+FREE_KEYS = frozenset(
+    {
+        "in_flight",
+        "max_usd",
+        "prices",
+        "user.base_url",
+        "teacher.base_url",
+        "base_url",
+        "stop_after_seconds",
+        "keep",
+        "save_every",
+    }
+)
+"""settings that change how a run is done and not what it is: they may differ when a run is resumed, and leave its hash alone"""
