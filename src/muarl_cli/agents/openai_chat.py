@@ -1,0 +1,115 @@
+"""Any OpenAI-compatible chat model as the agent: a teacher, a served checkpoint, a vendor's model.
+
+The session keeps the message list and only ever appends to it, so a server's prefix cache serves every turn. Calls get
+ids of ours (nine letters and digits, which every known server accepts back), so the log of a deterministic model is the
+same twice. Invariant: whatever the model sends becomes an `AgentTurn`; malformed calls carry their problem along.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from muarl_cli.conversation.events import Actor, Event, Kind
+from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow
+from muarl_cli.conversation.tools import ToolCall, parse_arguments
+from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, RawCall
+from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.hashing import derive_seed
+
+_ILLEGAL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class OpenAIAgents:
+    """Opens agent sessions on one chat model. `max_turn_tokens` bounds each turn; `temperature` 0 is greedy."""
+
+    def __init__(
+        self,
+        chat: ChatModel,
+        *,
+        temperature: float,
+        max_turn_tokens: int,
+        top_p: float | None = None,
+        send_seed: bool = True,
+        revision: str = "",
+    ) -> None:
+        self.chat = chat
+        self._temperature, self._max_tokens, self._top_p = temperature, max_turn_tokens, top_p
+        self._send_seed, self._revision = send_seed, revision
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return {"kind": "openai", "model": self.chat.model, "revision": self._revision, "weight_version": 0}
+
+    def open(self, stage: Stage, task: Any) -> AgentSession:
+        return _Session(self.chat, stage, self._sampling)
+
+    def _sampling(self, stage: Stage, turn: int) -> ChatSampling:
+        seed = derive_seed(stage.seed, "agent", turn) if self._send_seed else None
+        return ChatSampling(self._temperature, self._max_tokens, self._top_p, seed)
+
+
+class _Session:
+    def __init__(self, chat: ChatModel, stage: Stage, sampling: Any) -> None:
+        self._chat, self._stage, self._sampling = chat, stage, sampling
+        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}]
+        self._turns = self._calls = 0
+
+    async def act(self, news: Sequence[Event]) -> AgentTurn:
+        for event in news:
+            self._take(event)
+        sampling = self._sampling(self._stage, self._turns)
+        self._turns += 1
+        try:
+            reply = await self._chat.reply(self._messages, sampling, self._stage.tools)
+        except ContextOverflow as overflow:
+            raise AgentLimit(f"context: {overflow}") from overflow
+        calls = tuple(self._call(raw) for raw in reply.calls)
+        self._messages.append(_assistant(reply.text, calls))
+        return AgentTurn(text=reply.text, calls=calls, cut=reply.finish is Finish.LENGTH, usage=reply.usage)
+
+    def rows(self) -> tuple[TokenRow, ...]:
+        return ()
+
+    def close(self) -> None:
+        self._messages.clear()
+
+    def _take(self, event: Event) -> None:
+        """One event as a message. What this session said itself is already there; the greeting is not."""
+        if event.actor is Actor.AGENT and event.kind is Kind.SAY and "greeting" in event.tags:
+            self._messages.append({"role": "assistant", "content": event.text})
+        elif event.actor is Actor.USER and event.kind is Kind.SAY:
+            self._messages.append({"role": "user", "content": event.text})
+        elif event.actor is Actor.WORLD and event.call is not None:
+            self._messages.append({"role": "tool", "tool_call_id": event.call.id, "content": event.text})
+        elif event.actor is Actor.WORLD and event.kind is Kind.ERROR:
+            self._messages.append({"role": "user", "content": f"[notice] {event.text}"})
+
+    def _call(self, raw: RawCall) -> ToolCall:
+        self._calls += 1
+        call_id = f"call{self._calls:05d}"
+        if not raw.name:
+            return ToolCall(call_id, "", {}, "the call names no tool", raw.arguments)
+        arguments, problem = parse_arguments(raw.arguments)
+        return ToolCall(call_id, raw.name, arguments, problem, raw.arguments if problem else "")
+
+
+def _assistant(text: str, calls: tuple[ToolCall, ...]) -> dict[str, Any]:
+    """The agent's own turn as it goes back to the server: always well-formed, or the server would refuse the
+    history."""
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": _ILLEGAL_NAME.sub("_", call.name)[:64] or "unknown",
+                    "arguments": json.dumps({"malformed": call.raw[:2000]} if call.problem else dict(call.arguments)),
+                },
+            }
+            for call in calls
+        ]
+    return message
