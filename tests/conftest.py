@@ -1,4 +1,4 @@
-"""What every test stands on: no network models, one thread a process, no key and no setting from outside, a private HOME."""
+"""Ground of all tests: no network models, one thread a process, no key or setting from outside, its own HOME."""
 
 from __future__ import annotations
 

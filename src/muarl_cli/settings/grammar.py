@@ -1,6 +1,6 @@
 """The small grammars of the command line: task sets, mixtures of parties, `key=value`.
 
-Invariant: what parses here means the same in every stage, and what does not parse is a `MuarlError` that shows the form.
+Invariant: what parses here means the same in every stage; what does not parse is a `MuarlError` that shows the form.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BENCHMARKS = ("tau1", "tau2", "bfcl", "acebench")
 SCRIPTED_AGENTS = ("oracle", "careful", "hasty", "do-nothing", "transfer-only", "gold-replay")
 USER_BACKENDS = ("scripted", "llm", "hf", "replay", "human")
 AUTO = "auto"
-"""a user backend that follows from the tasks: a benchmark's policy rollouts need a model, everything else is scripted"""
+"""a user backend that follows from the tasks: a policy on a benchmark needs a model, everything else is scripted"""
 
 
 @dataclass(frozen=True)

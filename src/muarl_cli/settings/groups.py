@@ -1,7 +1,7 @@
 """The groups of settings that several stages share: user, limits, prices, the teacher, the tiny model.
 
-Invariant: one name means one thing in every stage. Fields have bounds and a line of help, and no default: defaults stand
-in `stages/*.yaml` alone.
+Invariant: one name means one thing in every stage. Fields have bounds and a line of help, and no default:
+defaults stand in `stages/*.yaml` alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class User(Group):
     """Who plays the user."""
 
     backend: str
-    """scripted, llm, hf, replay or human; a mixture as scripted=0.6,llm=0.4; auto = llm for a benchmark, else scripted"""
+    """scripted, llm, hf, replay, human; a mixture as scripted=0.6,llm=0.4; auto = llm on a benchmark, else scripted"""
     model: str
     """model of an llm or hf user, or the episode log of a replay user"""
     base_url: str

@@ -1,7 +1,7 @@
 """The settings of the five stages, typed and bounded.
 
-Invariant: no field has a default here. Each has exactly one, with its reason, in the stage's page under `stages/`; a test
-compares the two. The docstring under a field is its help text and its description in the JSON Schema.
+Invariant: no field has a default here. Each has exactly one, with its reason, in the stage's page under `stages/`; a
+test compares the two. The docstring under a field is its help text and its description in the JSON Schema.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Sft(StageSettings):
     """folder of the model to start from; empty = make a tiny model from nothing"""
     tiny: Tiny
     rendering: Rendering
-    """how the system turn is rendered: full policy and schemas, or compact; auto = as the checkpoint was trained, else full"""
+    """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     batch: Count
     """episodes an optimiser step"""
     micro_batch_tokens: Count
@@ -167,7 +167,7 @@ class Played(Conversations):
     top_p: TopP
     """nucleus sampling of the policy"""
     rendering: Rendering
-    """how the system turn is rendered: full policy and schemas, or compact; auto = as the checkpoint was trained, else full"""
+    """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
 
@@ -292,4 +292,4 @@ FREE_KEYS = frozenset(
         "save_every",
     }
 )
-"""settings that change how a run is done and not what it is: they may differ when a run is resumed, and leave its hash alone"""
+"""settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""

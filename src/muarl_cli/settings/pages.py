@@ -1,7 +1,7 @@
 """The stage pages and profiles: where every default stands, read from the package's data.
 
-Invariant: a page holds exactly the settings of its stage. A profile holds a section a stage and sets what it names; with
-`extends: OTHER` it starts from another profile.
+Invariant: a page holds exactly the settings of its stage. A profile holds a section a stage and sets what it names;
+with `extends: OTHER` it starts from another profile.
 """
 
 from __future__ import annotations

@@ -93,8 +93,9 @@ def resolve(
 ) -> Resolved:
     """Resolve the settings of `stage`.
 
-    `overrides` are `dotted.key=value` texts (values are YAML), `flags` maps a dotted key to (flag as typed, value); both
-    have the rank of a flag, and the same key given by both is an error. Raises `MuarlError` (config, usage, missing input).
+    `overrides` are `dotted.key=value` texts (values are YAML), `flags` maps a dotted key to (flag as typed, value);
+    both have the rank of a flag, and the same key given by both is an error. Raises `MuarlError` (config, usage,
+    missing input).
     """
     environ = os.environ if environ is None else environ
     model = MODELS[stage]

@@ -1,7 +1,7 @@
 """YAML as settings need it: safe, without surprises, small.
 
-Invariant: a key stands once, `5e-6` is a number, only `true` and `false` are booleans, aliases are refused (they can grow
-without bound), and a file that holds something like a key is refused before anybody can copy it into an artifact.
+Invariant: a key stands once, `5e-6` is a number, only `true` and `false` are booleans, aliases are refused (they can
+grow without bound), and a file that holds something like a key is refused before anybody can copy it into an artifact.
 """
 
 from __future__ import annotations

@@ -1,0 +1,189 @@
+"""The `muarl` program: its subcommands, and how every way of ending becomes a message and an exit code.
+
+Invariant: what a person can mend is explained in at most four lines on stderr; a traceback is shown only with
+`--debug`; Ctrl-C says how to go on. `--help` imports nothing of the stages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from muarl_cli import __version__
+from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldstart
+from muarl_cli.errors import ExitCode, MuarlError
+
+INTERRUPTED = 130
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""the class of all usage errors: click's own, or that of the copy which newer versions of typer carry"""
+_EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "tokenizers": "train",
+    "peft": "train",
+    "safetensors": "train",
+    "deepspeed": "deepspeed",
+    "vllm": "vllm",
+    "mcp": "mcp",
+    "inspect_evals": "tau2",
+    "inspect_ai": "tau2",
+}
+"""top-level module to the extra that brings it"""
+_STAGES = "The five stages, in the order of a run"
+_TOOLS = "Looking"
+
+_HEAD = """\
+usage: muarl COMMAND [OPTIONS] [KEY=VALUE]...
+
+Train agents that use tools while talking to a user (MUA-RL). One conversation
+loop, five stages; each reads what the one before it wrote.
+"""
+_FOOT = """\
+Options: --version, --help; --install-completion and --show-completion for your shell
+
+Example, offline and on two cores (`make demo` does all five stages):
+  muarl synth-coldstart --profile tiny --out runs/demo/coldstart
+
+Settings: flag > environment (MUARL_ROLLOUT__IN_FLIGHT=4) > --config FILE
+> --profile > stage page. The same command again resumes. Exit codes: 0 fine,
+2 finished with faults, 64 usage, 75 run it again, 78 settings, 130 interrupted.
+More: muarl COMMAND --help"""
+
+
+class Front(TyperGroup):
+    """The group behind `muarl`. Its help is plain text: the renderer of the others would double its time."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        lines = [_HEAD]
+        for panel in (_STAGES, _TOOLS):
+            lines.append(f"{panel}:")
+            for name, command in self.commands.items():
+                if getattr(command, "rich_help_panel", None) == panel:
+                    lines.append(f"  {name:<16} {command.get_short_help_str(60)}")
+            lines.append("")
+        print("\n".join([*lines, _FOOT]))
+
+
+app = typer.Typer(name="muarl", cls=Front, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"muarl {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def muarl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    pass
+
+
+def _add(name: str, function: Any, module: Any, panel: str) -> None:
+    """A subcommand whose help is its module's docstring: a sentence and runnable examples."""
+    summary, _, examples = (module.__doc__ or "").partition("\n\n")
+    text = summary.split(": ", 1)[1].strip()
+    short = f"{text[0].upper()}{text[1:]}"
+    app.command(name, help=f"{short}\n\n\b\n{examples.strip()}", short_help=short, rich_help_panel=panel)(function)
+
+
+_add("synth-coldstart", synth_coldstart.synth_coldstart, synth_coldstart, _STAGES)
+_add("sft", sft.sft, sft, _STAGES)
+_add("rollout", rollout.rollout, rollout, _STAGES)
+_add("rl-train", rl_train.rl_train, rl_train, _STAGES)
+_add("eval", evaluate.evaluate, evaluate, _STAGES)
+app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `muarl` with `argv` (default: the process's), print what there is to print, return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    debug = "--debug" in arguments
+    try:
+        code = app(args=arguments, prog_name="muarl", standalone_mode=False)
+        return int(code or 0)
+    except MuarlError as error:
+        return _fail(error, debug)
+    except _UsageError as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        _print("interrupted; what was acknowledged is kept. next: run the same command again to resume")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader went away (`| head`): not our failure, and nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return int(ExitCode.OK)
+    except ModuleNotFoundError as error:
+        return _missing(error, debug)
+    except Exception as error:
+        return _bug(error, debug)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _fail(error: MuarlError, debug: bool) -> int:
+    if debug:
+        _traceback()
+    for line in error.lines():
+        _print(line, one_line=True)
+    return int(error.code)
+
+
+def _usage(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return int(ExitCode.USAGE)
+    _print(f"error: {error.format_message()}")
+    if context is not None:
+        _print(f"next: {context.command_path} --help")
+    return int(ExitCode.USAGE)
+
+
+def _missing(error: ModuleNotFoundError, debug: bool) -> int:
+    extra = _EXTRAS.get((error.name or "").split(".")[0])
+    if extra is None:
+        return _bug(error, debug)
+    why = MuarlError(
+        f"this needs the package {error.name}, which is not installed",
+        next_step=f"pip install 'muarl-cli[{extra}]', or in a checkout: pip install -e '.[{extra}]'",
+        code=ExitCode.MISSING_INPUT,
+    )
+    return _fail(why, debug)
+
+
+def _bug(error: BaseException, debug: bool) -> int:
+    groups = getattr(error, "exceptions", None)
+    while groups and len(groups) == 1:  # a task group wraps what went wrong inside it
+        error, groups = groups[0], getattr(groups[0], "exceptions", None)
+    if isinstance(error, MuarlError):
+        return _fail(error, debug)
+    if debug:
+        _traceback()
+    _print(f"error: {type(error).__name__}: {str(error)[:300]}", one_line=True)
+    _print("why: this is a bug in muarl, or an error it does not know how to explain")
+    if not debug:
+        _print("next: the same command with --debug shows where; records already written are safe")
+    return int(ExitCode.INTERNAL)
+
+
+def _traceback() -> None:
+    import traceback
+
+    _print(traceback.format_exc())
+
+
+def _print(text: str, one_line: bool = False) -> None:
+    from muarl_cli.cli.console import clean
+
+    print(clean(text, one_line), file=sys.stderr, flush=True)

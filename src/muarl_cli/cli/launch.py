@@ -1,0 +1,103 @@
+"""From parsed flags to a stage and back: what all subcommands do, once.
+
+Invariant: with `--dry-run` nothing is written; otherwise exactly one pipeline function is called, with resolved
+settings, a folder and a `Talk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from muarl_cli.cli.console import Talk
+from muarl_cli.errors import ExitCode, MuarlError
+
+MODULES = {
+    "synth_coldstart": "synth_coldstart",
+    "sft": "sft",
+    "rollout": "rollout",
+    "rl_train": "rl_train",
+    "eval": "evaluate",
+}
+"""stage to the module of `muarl_cli.pipeline` that has its `run` and `plan`"""
+
+
+@dataclass(frozen=True)
+class Common:
+    """The flags that say how to run and not what."""
+
+    profile: str = ""
+    config: Path | None = None
+    out: Path | None = None
+    dry_run: bool = False
+    json: bool = False
+
+
+def launch(
+    stage_name: str,
+    common: Common,
+    flags: Mapping[str, Any],
+    overrides: Sequence[str] | None,
+    runs: Path = Path("runs"),
+) -> int:
+    """Resolve, run or plan, print; the exit code. `flags` maps dotted keys to values, None where not given.
+
+    The pipeline's `run` returns the result to print; an `exit_code` in it is taken out and becomes the process's.
+    """
+    from muarl_cli.settings.models import Stage
+    from muarl_cli.settings.resolve import resolve
+
+    stage = Stage(stage_name)
+    talk = Talk(json=common.json)
+    given = {key: (_flag_name(key), value) for key, value in flags.items() if value is not None}
+    with talk.data_only():
+        resolved = resolve(
+            stage, profile_name=common.profile, config=common.config, overrides=overrides or (), flags=given
+        )
+        resolved = _with_model(resolved, runs, talk)
+        out = common.out or runs / f"{stage.command}-{resolved.hash()}"
+        module = import_module(f"muarl_cli.pipeline.{MODULES[stage.value]}")
+        if common.dry_run:
+            plan = module.plan(resolved.settings)
+            talk.result({"stage": stage.command, "out": str(out), "settings": resolved.plain(), "plan": plan})
+            return int(ExitCode.OK)
+        talk.say(f"{stage.command} -> {out}")
+        result = dict(module.run(resolved.settings, out, talk))
+        code = int(result.pop("exit_code", ExitCode.OK))
+        talk.result(result)
+    return code
+
+
+def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
+    """Where the policy is to play and no model is named: the newest checkpoint, said on the first line."""
+    settings = resolved.settings
+    if not hasattr(settings, "tasks") or settings.model or "policy" not in getattr(settings, "agent", "policy"):
+        return resolved
+    if getattr(settings, "base_url", ""):
+        raise MuarlError(
+            "an address is given but no model",
+            where=resolved.origins["base_url"],
+            next_step="name what it serves: --model NAME",
+            code=ExitCode.CONFIG,
+        )
+    from muarl_cli.records.checkpoint import newest_checkpoint
+
+    folder = newest_checkpoint(runs)
+    if folder is None:
+        raise MuarlError(
+            "no model is named, and there is no checkpoint under runs/",
+            next_step="name one with --model FOLDER, or make one: muarl synth-coldstart --profile tiny, then muarl sft",
+            code=ExitCode.MISSING_INPUT,
+        )
+    talk.say(f"model: {folder} (the newest checkpoint under {runs}/)")
+    return resolved.with_value("model", str(folder), "newest checkpoint")
+
+
+def _flag_name(key: str) -> str:
+    """The flag of a setting: user.model -> --user-model, user.backend -> --user, teacher.agent -> --agent."""
+    if key == "teacher.agent":
+        return "--agent"
+    return "--" + key.removesuffix(".backend").replace(".", "-").replace("_", "-")

@@ -1,0 +1,77 @@
+"""The flags that several subcommands share, each written once: one name, one meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_RUN = "Running it"
+_PARTIES = "Agent, user and tasks"
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="settings by name, as in_flight=4 user.temperature=0"),
+]
+Profile = Annotated[
+    str, typer.Option("--profile", help="tiny, paper-8b, paper-14b, paper-32b or a YAML file", rich_help_panel=_RUN)
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with settings of this stage", rich_help_panel=_RUN)
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="folder to write; default runs/<stage>-<hash>", rich_help_panel=_RUN)
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="seed of everything random", rich_help_panel=_RUN)]
+MaxUsd = Annotated[float | None, typer.Option("--max-usd", help="spend cap for paid addresses", rich_help_panel=_RUN)]
+InFlight = Annotated[int | None, typer.Option("--in-flight", help="conversations at a time", rich_help_panel=_RUN)]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="resolved settings, counts, tokens, cost; touches nothing", rich_help_panel=_RUN),
+]
+Json = Annotated[bool, typer.Option("--json", help="stdout is one JSON document", rich_help_panel=_RUN)]
+Debug = Annotated[bool, typer.Option("--debug", help="tracebacks", rich_help_panel=_RUN)]
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="checkpoint folder or served model; default: newest under runs/", rich_help_panel=_PARTIES
+    ),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="address that serves the model", rich_help_panel=_PARTIES)
+]
+Agent = Annotated[
+    str | None,
+    typer.Option(
+        "--agent",
+        help="policy, oracle, careful, hasty, do-nothing, transfer-only, gold-replay",
+        rich_help_panel=_PARTIES,
+    ),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks", help="source:scenario:split[:id]; repeat it or separate by commas", rich_help_panel=_PARTIES
+    ),
+]
+MaxTasks = Annotated[int | None, typer.Option("--max-tasks", help="this many tasks; 0 = all", rich_help_panel=_PARTIES)]
+User = Annotated[
+    str | None,
+    typer.Option("--user", help="scripted, llm, hf, replay, human, or scripted=0.6,llm=0.4", rich_help_panel=_PARTIES),
+]
+UserModel = Annotated[
+    str | None, typer.Option("--user-model", help="model that plays the user; implies llm", rich_help_panel=_PARTIES)
+]
+UserBaseUrl = Annotated[
+    str | None, typer.Option("--user-base-url", help="address that serves the user", rich_help_panel=_PARTIES)
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=_PARTIES)
+]
+
+
+def joined(values: list[str] | None) -> list[str] | None:
+    """A repeatable flag whose values may hold commas, as one list; None where it was not given."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()] if values else None
