@@ -80,7 +80,7 @@ def save(
     """Save step `step` of the run folder `run`, verify it, then delete what the keep rule no longer wants.
 
     `write_model(folder)` writes a Hugging Face folder; each of `write_tensors[name](path)` one safetensors file;
-    `state` is JSON (random states, data position, counters). `best` marks it as the one to use. Kept are the `keep_last`
+    `state` is JSON (random states, data position, counters). `best` marks it as the one to use. Kept: the `keep_last`
     newest and the best. Raises `MuarlError` with all older checkpoints as they were.
     """
     root = run / FOLDER

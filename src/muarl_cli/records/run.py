@@ -69,8 +69,8 @@ class RunFolder:
         """Create the folder, or open it again for the same work.
 
         `settings` are the resolved ones (JSON values); those named in `free` (the output path, how many in flight, ...)
-        do not decide the results and may change. Raises `MuarlError`: BUSY where another process holds the folder, CONFIG
-        with a diff where it holds a run of other settings, USAGE where it holds something else.
+        do not decide the results and may change. Raises `MuarlError`: BUSY where another process holds the folder,
+        CONFIG with a diff where it holds a run of other settings, USAGE where it holds something else.
         """
         path = Path(path)
         try:
