@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ import aiohttp
 
 from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.records.ledger import Ledger, Price
+from muarl_cli.records.ledger import PRICES_VARIABLE, Ledger, Price, parse_prices, price_of
 
 VENDOR = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -107,6 +108,20 @@ class RetryPolicy:
     def pause(self, attempt: int, draw: float) -> float:
         """Seconds before attempt `attempt` + 1 (counted from 0): full jitter, `draw` uniform in [0, 1)."""
         return draw * min(self.cap_seconds, self.base_seconds * 2**attempt)
+
+
+def open_wire(base_url: str, *, max_usd: float, ledger: Path, connections: int = 256) -> Wire:
+    """The wire to `base_url` (or what the environment names), with the spend cap an address outside of this machine
+    needs.
+
+    `ledger` is the file that keeps what was spent, usually in the run's folder; it is only made where calls are paid.
+    Prices of models that are not known here come from the environment (MUARL_PRICES). Call `Wire.check(model)` next.
+    """
+    address = resolve_address(base_url)
+    if not address.paid:
+        return Wire(address, connections=connections)
+    prices = parse_prices(os.environ.get(PRICES_VARIABLE, ""))
+    return Wire(address, connections=connections, ledger=Ledger(ledger, max_usd), prices=prices)
 
 
 class _Passing(Exception):
@@ -239,8 +254,6 @@ class Wire:
         return reply | {"cost_usd": cost}
 
     def _price(self, model: str) -> Price:
-        from muarl_cli.records.ledger import price_of
-
         return price_of(model, self._prices)
 
     async def _once(self, method: str, path: str, payload: bytes | None) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Ledger:
             total = self._settled + sum(self._open.values())
             if total + usd > self.cap_usd + 1e-12:
                 raise BudgetSpent(
-                    f"the next call may cost {usd:.4f} US dollars and {total:.4f} of {self.cap_usd:.2f} are spent or "
+                    f"the next call may cost {usd:.4f} US dollars and {total:.4f} of {self.cap_usd:g} are spent or "
                     "reserved; a higher --max-usd continues the run"
                 )
             ticket = uuid.uuid4().hex
