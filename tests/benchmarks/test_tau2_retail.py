@@ -9,7 +9,7 @@ from fakes.episodes import Played, play_all
 
 from muarl_cli.agents.floors import DoNothing, TransferOnly
 from muarl_cli.agents.gold_replay import GoldReplay, last_write
-from muarl_cli.benchmarks.tau2 import Tau2Scenario, load, missing_texts
+from muarl_cli.benchmarks.tau2 import Tau2Scenario, missing_texts, tau2_scenario
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass
 from muarl_cli.conversation.tools import Toolbox, ToolCall
@@ -22,7 +22,7 @@ pytest.importorskip("inspect_evals", reason="the extra `tau2` is not installed")
 
 @pytest.fixture(scope="module")
 def retail() -> Tau2Scenario:
-    return load("retail")
+    return tau2_scenario("retail")
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_every_write_task_knows_its_last_effective_write(base: tuple[Task, ...])
 
 def test_unknown_domains_and_splits_name_the_known_ones(retail: Tau2Scenario) -> None:
     with pytest.raises(MuarlError) as unknown_domain:
-        load("groceries")
+        tau2_scenario("groceries")
     assert "retail" in unknown_domain.value.next_step
     with pytest.raises(MuarlError) as unknown_split:
         retail.tasks("dev")

@@ -24,7 +24,7 @@ from aiohttp import web
 from muarl_cli.agents.floors import GOODBYE
 from muarl_cli.agents.gold_replay import plan
 from muarl_cli.users.messages import END_TOKENS
-from muarl_cli.users.minimal import opening, reply
+from muarl_cli.users.minimal import NO_REASON, opening, reply
 
 Body = Mapping[str, Any]
 ERROR_KINDS = ("429", "500", "503", "malformed", "empty", "reset")
@@ -52,28 +52,35 @@ class GoldBrain:
 
     def __init__(self, scenarios: Sequence[Any]) -> None:
         self._by_opening: dict[str, tuple[Any, Any]] = {}
-        self._by_prompt: dict[str, Any] = {}
+        self._by_prompt: dict[str, str] = {}
         for scenario in scenarios:
             for task in (task for split in scenario.splits() for task in scenario.tasks(split)):
-                self._by_opening.setdefault(_flat(opening(task)), (task, scenario))
-                self._by_prompt.setdefault(_flat(scenario.user_prompt(task)), task)
+                prompt = _flat(scenario.user_prompt(task))
+                # a brief without a reason in words has an opening that names no task; its prompt does
+                words = opening(task) if opening(task) != NO_REASON else prompt
+                self._by_opening.setdefault(_flat(words), (task, scenario))
+                self._by_prompt.setdefault(prompt, words)
 
     def message(self, body: Body) -> dict[str, Any]:
         return self._user(body) if body["model"] == "fake-user" else self._agent(body)
 
     def _user(self, body: Body) -> dict[str, Any]:
         messages = body["messages"]
-        prompt = _flat(messages[0]["content"])
-        task = self._by_prompt.get(prompt) or next(
-            (task for known, task in self._by_prompt.items() if known in prompt), None
-        )
-        if task is None:
+        words = self._opening_for(_flat(messages[0]["content"]))
+        if not words:
             return {"content": "###OUT-OF-SCOPE###"}
         if not any(message["role"] == "assistant" for message in messages):
-            return {"content": opening(task)}
+            return {"content": words}
         turn = reply(messages[-1]["content"])
         token = _TOKEN_OF[turn.end] if turn.end else ""
         return {"content": " ".join(filter(None, (turn.text, token)))}
+
+    def _opening_for(self, prompt: str) -> str:
+        """What the user of this prompt opens with, "" for an unknown one; the client may have put rules around it."""
+        if prompt not in self._by_prompt:
+            within = [known for known in self._by_prompt if known in prompt]
+            self._by_prompt[prompt] = self._by_prompt[max(within, key=len)] if within else ""
+        return self._by_prompt[prompt]
 
     def _agent(self, body: Body) -> dict[str, Any]:
         messages = body["messages"]
@@ -220,15 +227,9 @@ async def start(fake: FakeOpenAI, port: int) -> tuple[web.AppRunner, str]:
 
 def scenarios_of(references: Sequence[str]) -> list[Any]:
     """Scenarios by "source:name"."""
-    found: list[Any] = []
-    for reference in references:
-        source, _, name = reference.partition(":")
-        if source != "tau2":
-            raise SystemExit(f"no brain for {reference!r}")
-        from muarl_cli.benchmarks.tau2 import load
+    from muarl_cli.worlds.catalog import scenario_of
 
-        found.append(load(name))
-    return found
+    return [scenario_of(*reference.split(":", 1)) for reference in references]
 
 
 async def _serve(fake: FakeOpenAI, port: int) -> None:

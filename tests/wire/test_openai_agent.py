@@ -20,9 +20,9 @@ pytest.importorskip("inspect_evals", reason="the extra `tau2` is not installed")
 
 
 async def _talk(*messages: str | dict[str, Any], script: tuple[str, ...] = ()) -> tuple[Played, FakeOpenAI]:
-    from muarl_cli.benchmarks.tau2 import load
+    from muarl_cli.benchmarks.tau2 import tau2_scenario
 
-    retail = load("retail")
+    retail = tau2_scenario("retail")
     fake = FakeOpenAI(Says(*messages), script=list(script))
     with Running(fake) as url:
         async with Wire(resolve_address(url, {})) as wire:

@@ -24,9 +24,9 @@ pytest.importorskip("inspect_evals", reason="the extra `tau2` is not installed")
 
 @pytest.fixture(scope="module")
 def retail() -> Any:
-    from muarl_cli.benchmarks.tau2 import load
+    from muarl_cli.benchmarks.tau2 import tau2_scenario
 
-    return load("retail")
+    return tau2_scenario("retail")
 
 
 async def _served(url: str, scenario: Any, tasks: Any, agent: str = "fake-agent") -> list[Played]:
@@ -39,7 +39,6 @@ async def _served(url: str, scenario: Any, tasks: Any, agent: str = "fake-agent"
             scenario.user_prompt,
             temperature=0.0,
             max_tokens=256,
-            rules=scenario.user_guidelines,
         )
         return await play_all(scenario, tasks, agents, users, in_flight=16)
 
@@ -98,3 +97,12 @@ async def test_the_server_runs_as_a_program_of_its_own(retail: Any) -> None:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
+
+
+async def test_builtin_scenarios_can_be_served_by_the_same_brain() -> None:
+    from muarl_cli.worlds.catalog import scenario_of
+
+    desk = scenario_of("builtin", "retail")
+    with Running(FakeOpenAI(GoldBrain([desk]), keep_requests=False)) as url:
+        played = await _served(url, desk, desk.tasks("test")[:24])
+    assert [p.outcome.reward for p in played] == [1.0] * 24

@@ -33,7 +33,7 @@ Be helpful, keep to the policy, and write tool arguments as valid JSON."""
 
 
 @lru_cache(maxsize=8)
-def load(domain: str) -> Tau2Scenario:
+def tau2_scenario(domain: str) -> Tau2Scenario:
     """The scenario of a TAU2 domain; raises `MuarlError` for an unknown domain or an absent package."""
     if domain not in DOMAINS:
         raise MuarlError(

@@ -15,6 +15,7 @@ from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import Stage, UserSession, UserTurn
 
 AGREES = "Yes, please go ahead."
+NO_REASON = "Hello, I need some help."
 DONE = "No, that is all. Thank you."
 _CLOSING_WORDS = ("goodbye", "good bye")
 _HANDOVER_WORDS = ("transferred to a human",)
@@ -27,7 +28,7 @@ def opening(task: Any) -> str:
     parts = [str(brief[key]) for key in _REASON_KEYS if brief.get(key)][:1]
     if brief.get("known_info"):
         parts.append(str(brief["known_info"]))
-    return " ".join(" ".join(parts).split()) or "Hello, I need some help."
+    return " ".join(" ".join(parts).split()) or NO_REASON
 
 
 def reply(heard: str) -> UserTurn:
