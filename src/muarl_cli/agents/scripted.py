@@ -1,13 +1,14 @@
 """Scripted agents: what an agent that follows the policy does, and what one that does not.
 
-They speak through the domain's language table and act only on what was said or read: a slot's value is known once the user
-said it (or a tool returned it), never before. `careful` reads, proposes, waits for a yes, writes, reports; `hasty` leaves
-the proposal out; `oracle` is careful and writes the gold values whatever it heard.
+They speak through the domain's language table and act only on what was said or read: a slot's value is known once the
+user said it (or a tool returned it), never before. `careful` reads, proposes, waits for a yes, writes, reports; `hasty`
+leaves the proposal out; `oracle` is careful and writes the gold values whatever it heard.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -19,6 +20,9 @@ from muarl_cli.hashing import derive_seed
 from muarl_cli.worlds.goals import Goal, goals_of
 from muarl_cli.worlds.language import Intent, Language, said, value_text
 from muarl_cli.worlds.scenario import Task
+
+_YES = re.compile(r"\b(yes|correct|go ahead|sure|ok|please do)\b", re.I)
+_NO = re.compile(r"no\b", re.I)
 
 
 class Manner(StrEnum):
@@ -55,12 +59,14 @@ class ScriptedAgent:
         self.reads: set[str] = set()
         """reads made, as text"""
         self.searched = False
-        self.refused = False
+        self.found = ""
+        """what tools returned about the open goal"""
         self.calls = 0
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         words = " ".join(e.text for e in news if e.actor is Actor.USER)
         answers = [e for e in news if e.actor is Actor.WORLD]
+        self.found += " ".join(e.text for e in answers)
         if words:
             if self.step is Step.CLOSED and not self._reopened(words):
                 self._next_goal()
@@ -85,7 +91,7 @@ class ScriptedAgent:
         if self.at + 1 < len(self.goals):
             self.at += 1
             self.before += self.heard
-            self.heard, self.searched, self.refused = "", False, False
+            self.heard, self.found, self.searched = "", "", False
         self.step = Step.GATHER
 
     def _turn(self, words: str, answers: list[Event]) -> AgentTurn:
@@ -122,11 +128,15 @@ class ScriptedAgent:
             first, final = goal.slots[slot], goal.final[slot]
             if final != first and said(final, self._since_first(first)):
                 values[slot] = final
-            elif said(first, self.heard) or (slot in ("customer_id", *intent.read_arguments) and said(first, self.before)):
-                values[slot] = first
-            elif slot in goal.unknown and self.searched:
+            elif self._known(slot, first, goal, intent):
                 values[slot] = first
         return values
+
+    def _known(self, slot: str, value: Any, goal: Goal, intent: Intent) -> bool:
+        """Said about this goal; or, where it names a record, about an earlier one; or found by a search."""
+        if said(value, self.heard) or (slot in intent.read_arguments and said(value, self.before)):
+            return True
+        return slot in goal.unknown and self.searched and said(value, self.found)
 
     def _since_first(self, first: Any) -> str:
         """What was said after the first value: a change counts only then ("2" may stand in an earlier sentence)."""
@@ -137,18 +147,17 @@ class ScriptedAgent:
         """A yes, and no value in the same breath that differs from the proposed ones."""
         if goal.change and said(goal.change.value, words):
             return False
-        lowered = words.lower()
-        return any(w in lowered for w in ("yes", "correct", "go ahead", "sure", "ok", "please do"))
+        return _YES.search(words) is not None and _NO.match(words) is None
 
     def _ask_or_search(
         self, goal: Goal, intent: Intent, values: Mapping[str, Any], missing: list[str], words: str
     ) -> AgentTurn:
         unknown = [s for s in missing if s in goal.unknown]
         hinted = [s for s in unknown if goal.unknown[s] in self.heard]
-        search = SEARCHES.get(hinted[0]) if hinted else None
-        if search and all(name in values for name in search[1]):
+        slot = self.language.slots[hinted[0]] if hinted else None
+        if slot and slot.search and all(name in values for name in slot.search_arguments):
             self.searched = True
-            return self._call(search[0], {name: values[name] for name in search[1]})
+            return self._call(slot.search, {name: values[name] for name in slot.search_arguments})
         wanted = [s for s in missing if s not in hinted] or missing
         names = [self.language.slots[s].words for s in wanted]
         return AgentTurn(self._phrase("ask", slots=" and ".join(names)))
@@ -178,10 +187,6 @@ class ScriptedAgent:
     def _call(self, name: str, arguments: Mapping[str, Any]) -> AgentTurn:
         self.calls += 1
         return AgentTurn(calls=(ToolCall(f"call_{self.calls - 1}", name, arguments),))
-
-
-SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {"order_id": ("list_orders", ("customer_id",))}
-"""for a slot that users may not know: the tool that finds it, and the slots it needs"""
 
 
 class ScriptedAgents:

@@ -1,7 +1,7 @@
 """A built-in scenario: a folder of data and one file of tools, made into a `Scenario`.
 
-Invariant: everything about a domain that is not code is in its folder; this module knows no domain by name. The end state
-that counts is found by replaying a task's gold calls on a fresh store, once per task.
+Invariant: everything about a domain that is not code is in its folder; this module knows no domain by name. The end
+state that counts is found by replaying a task's gold calls on a fresh store, once per task.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from importlib import resources
 from types import ModuleType
 from typing import Any
@@ -138,7 +138,7 @@ class Domain:
         return lines
 
 
-@lru_cache(maxsize=None)
+@cache
 def builtin(name: str) -> Domain:
     """The built-in scenario of this name; raises `MuarlError` where there is none."""
     if name not in BUILTIN:

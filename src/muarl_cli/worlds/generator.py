@@ -1,7 +1,7 @@
 """The task generator of the built-in scenarios: goals drawn from a domain's state, in families, in disjoint splits.
 
-Invariant: no two tasks of a domain, in whatever split, share a task hash or a non-empty gold-write hash. The test and dev
-splits are drawn first, so that they do not depend on how many training tasks are wanted.
+Invariant: no two tasks of a domain, in whatever split, share a task hash or a non-empty gold-write hash. The test and
+dev splits are drawn first, so that they do not depend on how many training tasks are wanted.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class TaskGenerator:
         goals: list[Goal] = []
         used: dict[str, Any] = {}
         for place, kind in enumerate(shape):
-            goal = self._goal(rng, subject, kind, used, changing == place, {g.intent for g in goals}, place == len(shape) - 1)
+            taken, last = {g.intent for g in goals}, place == len(shape) - 1
+            goal = self._goal(rng, subject, kind, used, changing == place, taken, last)
             if goal is None:
                 return None
             used = dict(goal.slots) | {"intent": goal.intent}
@@ -73,7 +74,14 @@ class TaskGenerator:
         return self._task(split, number, goals)
 
     def _goal(
-        self, rng: random.Random, subject: str, kind: str, used: dict[str, Any], change: bool, taken: set[str], last: bool
+        self,
+        rng: random.Random,
+        subject: str,
+        kind: str,
+        used: dict[str, Any],
+        change: bool,
+        taken: set[str],
+        last: bool,
     ) -> Goal | None:
         intents = [
             intent
@@ -81,7 +89,7 @@ class TaskGenerator:
             if intent.name not in taken
             and (last or not intent.then_transfer)
             and (kind == "write" or intent.refuse)
-            and not any(self.language.intents[t].write == intent.write and t != intent.name and intent.then_transfer for t in taken)
+            and not (intent.then_transfer and intent.write in {self.language.intents[t].write for t in taken})
         ]
         intent = rng.choices(intents, [i.weight for i in intents])[0]
         wish = "possible" if kind == "write" else "refused"

@@ -1,7 +1,7 @@
 """Goals: what a user wants, as data that a scripted user can play and a scripted agent can serve.
 
-A brief is a list of goals. The end state that counts is the one after the user's last change of mind, so a goal's *final*
-values are its first ones with the change applied.
+A brief is a list of goals. The end state that counts is the one after the user's last change of mind, so a goal's
+*final* values are its first ones with the change applied.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Change:
-    """A scheduled change of mind: voiced when the agent first proposes the goal, or when it is told that it was done."""
+    """A scheduled change of mind: voiced when the agent first proposes the goal, or when it is told that it was
+    done."""
 
     slot: str
     value: Any

@@ -1,7 +1,9 @@
-"""The language of a domain: how its slots are asked for and told, and how its intents are opened, proposed and reported.
+"""The language of a domain: how its slots are asked for and told, and how its intents are opened, proposed and
+reported.
 
-Both scripted parties speak and understand through this one table, so that what the agent says about an intent is what the
-user can check. Invariant: whether a value was said is decided on whole words, so "2" is never heard in "order 4821".
+Both scripted parties speak and understand through this one table, so that what the agent says about an intent is what
+the user can check. Invariant: whether a value was said is decided on whole words, so "2" is never heard in "order
+4821".
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ class Slot:
     """how the user says that they do not know it; {hint} is what they know instead"""
     change: tuple[str, ...] = ()
     """how the user changes their mind about it; {v} is the new value"""
+    search: str = ""
+    """the tool that finds it where the user does not know it"""
+    search_arguments: tuple[str, ...] = ()
+    """the slots that tool needs"""
 
 
 @dataclass(frozen=True)
@@ -100,17 +106,7 @@ class Language:
 
 def language_from(data: Mapping[str, Any]) -> Language:
     """The table from a domain's YAML; a missing or unknown key is an error of the domain's author."""
-    slots = {
-        name: Slot(
-            name,
-            row["words"],
-            row["hear"],
-            tuple(row["tell"]),
-            tuple(row.get("dont_know", ())),
-            tuple(row.get("change", ())),
-        )
-        for name, row in data["slots"].items()
-    }
+    slots = {name: _slot_from(name, row) for name, row in data["slots"].items()}
     intents = {}
     for name, row in data["intents"].items():
         known = {"slots", "read", "write", "open", "propose", "done", "refuse", "changes", "then_transfer", "weight"}
@@ -135,3 +131,20 @@ def language_from(data: Mapping[str, Any]) -> Language:
         )
     phrases = {name: tuple(options) for name, options in data["phrases"].items()}
     return Language(slots, intents, phrases)
+
+
+def _slot_from(name: str, row: Mapping[str, Any]) -> Slot:
+    known = {"words", "hear", "tell", "dont_know", "change", "search"}
+    if extra := set(row) - known:
+        raise ValueError(f"slot {name}: unknown keys {sorted(extra)}")
+    search, search_arguments = next(iter(row["search"].items())) if "search" in row else ("", ())
+    return Slot(
+        name,
+        row["words"],
+        row["hear"],
+        tuple(row["tell"]),
+        tuple(row.get("dont_know", ())),
+        tuple(row.get("change", ())),
+        search,
+        tuple(search_arguments),
+    )

@@ -69,6 +69,17 @@ class Store:
             if own_table == table and key not in base and own is not None:
                 yield key, copy.deepcopy(own)
 
+    def find(self, table: str, fields: Mapping[str, Any]) -> list[tuple[str, Record]]:
+        """Copies of the records whose fields have these values, in the order of `items`; only these are copied."""
+        base = self._base.tables.get(table, {})
+        rows = [(key, self._own.get((table, key), base[key])) for key in base]
+        rows += [(key, own) for (own_table, key), own in self._own.items() if own_table == table and key not in base]
+        return [
+            (key, copy.deepcopy(dict(record)))
+            for key, record in rows
+            if record is not None and all(record.get(name) == value for name, value in fields.items())
+        ]
+
     def fingerprint(self) -> str:
         """Hex SHA-256-sized sum over all records; costs what was touched, not what is held."""
         total = self._base.total

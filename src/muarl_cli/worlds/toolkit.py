@@ -1,7 +1,7 @@
 """How a domain writes its tools: one decorated function a tool, over a desk that knows the episode's store.
 
-Invariant: a tool either raises `Refusal` before it changed anything, or answers; what it changed is what it saved through
-the desk, so the write set of a call (entity, id, owner) is never declared by hand.
+Invariant: a tool either raises `Refusal` before it changed anything, or answers; what it changed is what it saved
+through the desk, so the write set of a call (entity, id, owner) is never declared by hand.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Desk:
 
     def find(self, table: str, **fields: Any) -> list[tuple[str, Record]]:
         """All records whose fields have these values."""
-        return [(k, r) for k, r in self.store.items(table) if all(r.get(f) == v for f, v in fields.items())]
+        return self.store.find(table, fields)
 
     def save(self, table: str, key: str, record: Record) -> None:
         self.store.put(table, key, record)
@@ -59,8 +59,11 @@ class Tool:
     function: ToolFunction
 
 
-def tool(klass: ToolClass, description: str, optional: tuple[str, ...] = (), **parameters: Mapping[str, Any]) -> Callable[[ToolFunction], Tool]:
-    """Make a function a tool; keyword arguments are its parameters as JSON Schema, required unless named in `optional`."""
+def tool(
+    klass: ToolClass, description: str, optional: tuple[str, ...] = (), **parameters: Mapping[str, Any]
+) -> Callable[[ToolFunction], Tool]:
+    """Make a function a tool; keyword arguments are its parameters as JSON Schema, required unless named in
+    `optional`."""
 
     def wrap(function: ToolFunction) -> Tool:
         schema = {
@@ -165,7 +168,11 @@ def _value(node: ast.expr, depth: int) -> float:
     raise ValueError("not arithmetic")
 
 
-@tool(ToolClass.GENERIC, "Compute an arithmetic expression of numbers, + - * / and parentheses.", expression=text("for example 2 * (3 + 4)"))
+@tool(
+    ToolClass.GENERIC,
+    "Compute an arithmetic expression of numbers, + - * / and parentheses.",
+    expression=text("for example 2 * (3 + 4)"),
+)
 def calculate(desk: Desk, expression: str) -> str:
     value = evaluate(expression)
     return str(int(value)) if value == int(value) else str(value)
@@ -176,7 +183,11 @@ def think(desk: Desk, thought: str) -> str:
     return "ok"
 
 
-@tool(ToolClass.TERMINAL, "Hand the conversation over to a human. It ends the conversation.", summary=text("what the human needs to know"))
+@tool(
+    ToolClass.TERMINAL,
+    "Hand the conversation over to a human. It ends the conversation.",
+    summary=text("what the human needs to know"),
+)
 def transfer_to_human_agents(desk: Desk, summary: str) -> str:
     return "transferred"
 

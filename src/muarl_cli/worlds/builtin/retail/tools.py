@@ -1,7 +1,8 @@
 """The retail order desk: its state, its tools, and how goals are drawn from its state.
 
-Tables: customers (name, email, phone, orders), orders (customer_id, status, items, address, method, speed, ...), tickets.
-Invariant: each kind of change is possible once per order, so a write that was made without asking cannot be repaired.
+Tables: customers (name, email, phone, orders), orders (customer_id, status, items, address, method, speed, ...),
+tickets. Invariant: each kind of change is possible once per order, so a write that was made without asking cannot be
+repaired.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from muarl_cli.worlds.store import Record
 from muarl_cli.worlds.toolkit import Desk, Refusal, choice, integer, nested, text, tool, toolset
 
 OWNER = "customer_id"
-NAMES = ("mia", "tom", "ana", "leo", "eva", "max", "ida", "ben", "zoe", "jon", "amy", "sam", "lea", "kim", "dan", "ella")
+NAMES = (
+    "mia", "tom", "ana", "leo", "eva", "max", "ida", "ben", "zoe", "jon", "amy", "sam", "lea", "kim", "dan", "ella"
+)  # fmt: skip
 ITEMS = ("lamp", "desk", "chair", "clock", "rug", "vase", "mirror", "kettle", "bottle", "jacket", "backpack", "watch")
 COLORS = ("red", "blue", "green", "black", "white", "yellow", "silver", "brown")
 STREETS = ("oak street", "hill road", "lake lane", "park avenue", "mill street", "rose lane")
@@ -161,7 +164,12 @@ def change_payment(desk: Desk, order_id: str, method: str) -> Any:
     return "ok"
 
 
-@tool(ToolClass.WRITE, "Change how fast a pending order is sent.", order_id=ORDER, speed=choice("the new speed", SPEEDS))
+@tool(
+    ToolClass.WRITE,
+    "Change how fast a pending order is sent.",
+    order_id=ORDER,
+    speed=choice("the new speed", SPEEDS),
+)
 def change_shipping(desk: Desk, order_id: str, speed: str) -> Any:
     order = _own_order(desk, order_id, "pending", "shipping")
     desk.save("orders", order_id, order | {"speed": speed})
@@ -284,8 +292,8 @@ def draw(
 ) -> tuple[dict[str, Any], str, dict[str, str]] | None:
     """Values for an intent of this customer: (slots, why it must be refused or "", hints for what may be unknown).
 
-    `wish` is "possible" or "refused". `used` holds values of the task's earlier goal, whose order is preferred. None where
-    this customer has nothing that fits.
+    `wish` is "possible" or "refused". `used` holds values of the task's earlier goal, whose order is preferred. None
+    where this customer has nothing that fits.
     """
     slots: dict[str, Any] = {"customer_id": subject}
     if intent == "phone":
