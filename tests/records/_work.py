@@ -18,7 +18,9 @@ from muarl_cli.records.log import EpisodeLog
 
 def make_episode(index: int, *, size: int = 0, rows: bool = False, reason: EndReason = EndReason.USER_STOP) -> Episode:
     """Episode number `index`, always the same one, padded by `size` characters of talk."""
-    key = Key("run", "rollout", index // 8, "library", f"t{index}", f"hash{index:06d}", "train", index % 8, 1000 + index)
+    key = Key(
+        "run", "rollout", index // 8, "library", f"t{index}", f"hash{index:06d}", "train", index % 8, 1000 + index
+    )
     call = CallRecord("c1", "renew_loan", {"loan": f"L{index}", "days": 14}, ToolClass.WRITE)
     events = (
         Event(0, Actor.AGENT, Kind.SAY, "Hello.", tags=("greeting",)),
@@ -45,7 +47,14 @@ def make_episode(index: int, *, size: int = 0, rows: bool = False, reason: EndRe
         policy_hash="p",
         seed=key.seed,
         agent={"kind": "oracle", "model": "", "revision": "", "weight_version": 0},
-        user={"backend": "scripted", "model": "", "prompt_hash": "", "persona": "calm", "seed": 3, "injectors_fired": []},
+        user={
+            "backend": "scripted",
+            "model": "",
+            "prompt_hash": "",
+            "persona": "calm",
+            "seed": 3,
+            "injectors_fired": [],
+        },
         events=events,
         end=End(reason),
         valid=reason.valid,

@@ -64,7 +64,7 @@ def test_any_episode_survives_a_round_trip_on_one_ascii_line(
     assert codec.head(line).episode_id == episode.episode_id
 
 
-@pytest.mark.parametrize("text", ["a\u2028b\u2029c\x85d", "lone \ud800 surrogate", "nul \0 and \x1b[31m", "\r\n\\\""])
+@pytest.mark.parametrize("text", ["a\u2028b\u2029c\x85d", "lone \ud800 surrogate", "nul \0 and \x1b[31m", '\r\n\\"'])
 def test_difficult_texts_stay_on_one_line_and_come_back(text: str) -> None:
     episode = replace(make_episode(1), events=(Event(0, Actor.USER, Kind.SAY, text),))
     line = codec.encode(episode)

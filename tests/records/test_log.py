@@ -68,23 +68,29 @@ def test_first_valid_record_of_an_id_wins_in_a_joined_file(tmp_path: Path) -> No
     assert [episode.attempt for episode in iter_episodes(joined)] == [0, 0]
 
 
-def test_a_log_cut_at_any_byte_opens_and_owes_exactly_the_incomplete_records(tmp_path: Path) -> None:
-    ids = _write(tmp_path, 4)
-    path = tmp_path / LOG_NAME
-    whole = path.read_bytes()
+def test_a_log_cut_at_any_byte_opens_and_owes_exactly_the_incomplete_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: None
+    )  # thousands of opens; what is flushed when is another test's matter
+    episodes = [replace(make_episode(i), events=()) for i in range(3)]
+    with EpisodeLog.open(tmp_path / "whole") as log:
+        log.append_many(episodes)
+    whole = (tmp_path / "whole" / LOG_NAME).read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
     for cut in range(ends[0], len(whole) + 1):
-        path.write_bytes(whole[:cut])
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / LOG_NAME).write_bytes(whole[:cut])
         complete = sum(end <= cut for end in ends)
-        with EpisodeLog.open(tmp_path) as log:
-            assert log.done_ids() == set(ids[:complete])
-            torn = cut - ends[complete - 1]
+        torn = cut - ends[complete - 1]
+        with EpisodeLog.open(folder) as log:
+            assert log.done_ids() == {episode.episode_id for episode in episodes[:complete]}
             assert log.report.torn_bytes == torn
-        assert path.read_bytes() == whole[: ends[complete - 1]]
+        assert (folder / LOG_NAME).read_bytes() == whole[: ends[complete - 1]]
         if torn:
-            aside = tmp_path / log.report.torn_file
-            assert aside.read_bytes() == whole[ends[complete - 1] : cut]
-            aside.unlink()
+            assert (folder / log.report.torn_file).read_bytes() == whole[ends[complete - 1] : cut]
 
 
 def test_a_resumed_log_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
@@ -275,7 +281,12 @@ def test_filters_pick_the_episodes_they_describe(tmp_path: Path, text: str, expe
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("rewrad=1", "'reward'"), ("reason=user_stop", "'end.reason'"), ("reward", "field=value"), ("task_id>t2", "texts")],
+    [
+        ("rewrad=1", "'reward'"),
+        ("reason=user_stop", "'end.reason'"),
+        ("reward", "field=value"),
+        ("task_id>t2", "texts"),
+    ],
 )
 def test_a_filter_that_makes_no_sense_is_explained(text: str, said: str) -> None:
     with pytest.raises(MuarlError) as caught:

@@ -8,6 +8,7 @@ over; nothing old is deleted before the new one verified.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -108,6 +109,10 @@ def save(
         return made
     except OSError as error:
         raise disk_error(error, root / name, _size(aside)) from error
+    except Exception as error:
+        if "os error 28" in str(error):  # how the safetensors library says that the disk is full
+            raise disk_error(OSError(errno.ENOSPC, str(error)), root / name, _size(aside)) from error
+        raise
 
 
 def _seal(folder: Path, step: int) -> None:
@@ -173,6 +178,13 @@ def steps(run: Path) -> list[Path]:
 
 def verify(folder: Path) -> Checkpoint:
     """Check a checkpoint folder against its manifest, byte for byte; raises `MuarlError` (BAD_DATA) saying why not."""
+    try:
+        return _verified(folder)
+    except OSError as error:
+        raise _bad(folder, f"{Path(error.filename or folder).name}: {error.strerror}") from error
+
+
+def _verified(folder: Path) -> Checkpoint:
     manifest = _read_json(folder / MANIFEST)
     try:
         if str(manifest["schema"]).split(".")[:2] != SCHEMA.split(".")[:2]:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from muarl_cli.errors import ExitCode, MuarlError
@@ -112,13 +113,14 @@ class AppendFile:
         new = not path.exists()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         self.size = os.fstat(self._fd).st_size
-        self._broken = False
+        self.broken = False
+        """a roll-back failed: the end of the file is unknown until it is opened again"""
         if new:
             fsync_folder(path.parent)
 
     def append(self, data: bytes) -> int:
         """Write `data` at the end and flush it; returns its offset. Raises `MuarlError` (exit code 75)."""
-        if self._broken:
+        if self.broken:
             raise MuarlError(
                 f"{self.path.name} is in an unknown state after a failed write",
                 where=str(self.path),
@@ -139,11 +141,11 @@ class AppendFile:
         return start
 
     def _roll_back(self, size: int) -> None:
-        try:
+        self.broken = True
+        with suppress(OSError):
             os.ftruncate(self._fd, size)
             os.fsync(self._fd)
-        except OSError:
-            self._broken = True
+            self.broken = False
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -136,7 +136,7 @@ class EpisodeLog:
             try:
                 offset = self._file.append(b"".join(lines))
             except BaseException:
-                if shard:
+                if shard and not self._file.broken:
                     self._shards.discard(shard)
                 raise
             for line in lines:
