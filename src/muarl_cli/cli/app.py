@@ -19,6 +19,7 @@ from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldst
 from muarl_cli.errors import ExitCode, MuarlError
 
 INTERRUPTED = 130
+_COMPLETE = "_MUARL_COMPLETE"
 _UsageError: Any = typer.BadParameter.__mro__[1]
 """the class of all usage errors: click's own, or that of the copy which newer versions of typer carry"""
 _EXTRAS = {
@@ -108,8 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in arguments
     try:
-        code = app(args=arguments, prog_name="muarl", standalone_mode=False)
-        return int(code or 0)
+        if _COMPLETE in os.environ:  # the shell asks for completions: typer answers and exits
+            app(args=arguments, prog_name="muarl")
+        command = typer.main.get_command(app)
+        with command.make_context("muarl", arguments) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as done:
+        return done.exit_code
     except MuarlError as error:
         return _fail(error, debug)
     except _UsageError as error:
@@ -141,8 +147,7 @@ def _fail(error: MuarlError, debug: bool) -> int:
 
 def _usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message(), file=sys.stderr)
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help text, and is printed by now
         return int(ExitCode.USAGE)
     _print(f"error: {error.format_message()}")
     if context is not None:

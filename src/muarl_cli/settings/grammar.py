@@ -114,9 +114,11 @@ def split_override(text: str) -> tuple[str, str]:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean ...?` for the known name that is closest, else the list of names in short."""
-    near = get_close_matches(name, known, n=1, cutoff=0.55)
-    if not near:  # a key given without its group: temperature -> user.temperature
-        near = [key for key in known if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
+    last = name.rsplit(".", 1)[-1]
+    near = [key for key in known if key.rsplit(".", 1)[-1] == last][
+        :1
+    ]  # the right key without its group, or in another
+    near = near or get_close_matches(name, known, n=1, cutoff=0.55)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
 
 

@@ -97,7 +97,11 @@ def load_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         why = error.strerror or str(error)
         raise MuarlError(
-            "cannot read the settings file", where=str(path), why=why, code=ExitCode.MISSING_INPUT
+            "cannot read the settings file",
+            where=str(path),
+            why=why,
+            next_step="make one: muarl config show STAGE > settings.yaml",
+            code=ExitCode.MISSING_INPUT,
         ) from None
     except UnicodeDecodeError:
         raise MuarlError("the settings file is not UTF-8 text", where=str(path), code=ExitCode.CONFIG) from None
