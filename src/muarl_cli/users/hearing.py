@@ -1,0 +1,187 @@
+"""What an agent's words mean to a scripted user: one act a turn, read sentence by sentence.
+
+The patterns cover the scripted agents' templates and the usual wordings of large models (bullet lists, apologies,
+announcements). Invariant: this module decides nothing and holds no state; it is safe on any text, and what it cannot
+read is UNCLEAR, never a consent or a stop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from muarl_cli.worlds.language import said
+
+MAX_CHARS = 20_000
+"""longer turns are read up to here"""
+
+
+class Act(StrEnum):
+    """What an agent turn does, for the user."""
+
+    PROPOSAL = "proposal"
+    """asks for a yes to carrying out the open request, naming at least one of its values"""
+    ASK = "ask"
+    """asks for slots of the open request"""
+    ASK_MORE = "ask_more"
+    """asks for details without saying which"""
+    REPORT = "report"
+    """says that it was done"""
+    REFUSAL = "refusal"
+    TRANSFER = "transfer"
+    """says that the user is being handed over"""
+    TRANSFER_OFFER = "transfer_offer"
+    """asks whether to hand the user over"""
+    WAIT = "wait"
+    """announces something and asks for nothing"""
+    MORE = "more"
+    """asks for another request"""
+    BYE = "bye"
+    UNCLEAR = "unclear"
+
+
+class Heard(NamedTuple):
+    """An act, and the slots it asks for."""
+
+    act: Act
+    slots: tuple[str, ...] = ()
+
+
+_PROPOSAL = re.compile(
+    r"shall i|should i|do you (confirm|agree|approve)|(please|can you|could you) confirm|confirm (that|this"
+    r"|these|the)"
+    r"|to confirm|go ahead|(is|does) (that|this|everything)( all)? (right|correct|ok|okay|look|sound)|proceed"
+    r"|correct\?"
+    r"|right\?|would you like me to|do you want me to|may i\b|are you sure|yes/no|yes or no|\(yes|ok(ay)? with you"
+    r"|like to (continue|proceed|go ahead|confirm)",
+    re.I,
+)
+_VERBS = (
+    "cancel|chang|updat|add|open|return|book|renew|mark|set|remov|appl|register|submit|reserv|process|report|creat|plac"
+    "|request|exchang|switch|correct|extend|drop|record|log|wrapp|paid|refund|upgrad|suggest|left|note|order|arrang|mov"
+    "|modif|sent|borrow|lent|check|swap|join|add"
+)
+_DONE = re.compile(
+    rf"\bdone\b|\ball set\b|\bcompleted\b|successfully (?!(verif|authent|locat|found|identif|retriev|log))"
+    rf"|(has|have) (now |just |already )?been (now |successfully )?({_VERBS})"
+    rf"|\bi(?:'ve| have) (?:now |just |successfully |gone ahead and )*({_VERBS})|was successful",
+    re.I,
+)
+_DONE_LOOSE = re.compile(
+    r"\bis now\b|\bare now\b|\byou (will|should) (now )?(receive|get)|\byour new\b|went through", re.I
+)
+"""a report to someone who waits for one, and to nobody else"""
+_CANNOT = re.compile(
+    r"can ?not\b|\bcan't|\bunable\b|\bnot (able|possible|allowed|eligible|permitted|available)|n't (able"
+    r"|possible|allowed"
+    r"|eligible|permitted|available)|\bimpossible|\bwon't\b|no longer (possible|available|be)|\bnot meet"
+    r"|does(n't| not) allow"
+    r"|\bineligible|\bhas(n't| not) been|\bfailed\b|\bdeclin",
+    re.I,
+)
+_REGRET = re.compile(r"\bsorry\b(?!,? (to hear|for|about|that you))|\bunfortunately\b|\bafraid\b|\bregret\b", re.I)
+_TRANSFER = re.compile(
+    r"(transfer(r|ring)?|connect(ing)?|hand(ing)?|pass(ing)?|put(ting)?) you (over|through|now|to|with)\b"
+    r"|being transferred|human agent|transfer you",
+    re.I,
+)
+_MORE = re.compile(r"anything else|something else|else i can|any other (question|request)|further (help|assist)", re.I)
+_BYE = re.compile(r"\b(good)?bye\b|have a (nice|great|good|wonderful|lovely)|take care", re.I)
+_ASKS = re.compile(
+    r"\?|\bplease\b|tell me|give me|provide|may i have|need (your|the|to know|you to)|without (your|the|a)|\bshare\b"
+    r"|let me know|\bonce you\b|i('ll| will|'d| would)? (also )?(need|require)",
+    re.I,
+)
+_WAIT = re.compile(
+    r"one (moment|second)|a (moment|second|minute)\b|bear with|hold on|please (wait|hold)|thank you for|thanks for"
+    r"|let me (now |quickly |just )?(check|look|pull|find|verify|see|review|retrieve|locate|get|process|update"
+    r"|access|go|do)"
+    r"|\bi(?:'ll| will|'m| am)( now| just| going to)* (check|look|pull|proceed|process|go ahead|verify|review"
+    r"|retriev|locat"
+    rf"|find|take care|work|get|handl|{_VERBS})",
+    re.I,
+)
+_GENERIC = re.compile(
+    r"details|information|more about|how (can|may|could) i (help|assist)|what (can|could|would|do)|clarif"
+    r"|specif|elaborate"
+    r"|describe|explain|which one|could you (please )?(confirm|tell|provide|share)|understand",
+    re.I,
+)
+_BULLET = re.compile(r"\s*\n+\s*(?:[-*•–]|\d{1,2}[.)])\s+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def hear(
+    text: str, slots: Sequence[str], patterns: Mapping[str, str], values: Sequence[Mapping[str, Any]], expecting: bool
+) -> Heard:
+    """The act of an agent turn.
+
+    `slots` and `patterns` say what the open request needs and how questions about it sound; `values` are its first and
+    its final values; `expecting` says that the user waits for a report (after a yes, or after a write).
+    """
+    words = text[:MAX_CHARS].replace("’", "'").replace("`", "'")
+    sentences = [s for s in _SENTENCE.split(_BULLET.sub(", ", words)) if s.strip()]
+    asked = _asked(sentences, slots, patterns, values)
+    proposed = _PROPOSAL.search(words) and ("?" in words or "confirm" in words.lower())
+    if proposed and not asked and _concerns(words, values):
+        return Heard(Act.PROPOSAL)
+    refused = any(_CANNOT.search(s) for s in sentences)
+    if transfer := next((s for s in sentences if _TRANSFER.search(s)), ""):
+        if "?" in transfer:
+            return Heard(Act.TRANSFER_OFFER)
+        if not _CANNOT.search(transfer):
+            return Heard(Act.TRANSFER)
+    done = any(_DONE.search(s) and not _CANNOT.search(s) and "?" not in s for s in sentences)
+    if expecting and not refused and (done or _DONE_LOOSE.search(words)):
+        return Heard(Act.REPORT)
+    if asked:
+        return Heard(Act.ASK, asked)
+    if refused or _REGRET.search(words):
+        return Heard(Act.REFUSAL)
+    if done:
+        return Heard(Act.REPORT)
+    return Heard(_small_act(sentences))
+
+
+def _small_act(sentences: Sequence[str]) -> Act:
+    """What is left when nothing is proposed, asked by name, reported or refused."""
+    for act, pattern in ((Act.BYE, _BYE), (Act.MORE, _MORE)):
+        if any(pattern.search(s) for s in sentences):
+            return act
+    if any(_GENERIC.search(s) and _ASKS.search(s) for s in sentences):
+        return Act.ASK_MORE
+    return Act.WAIT if any(_WAIT.search(s) for s in sentences) else Act.UNCLEAR
+
+
+def _asked(
+    sentences: Sequence[str], slots: Sequence[str], patterns: Mapping[str, str], values: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Slots that a sentence asks for without naming their value."""
+    found = []
+    for sentence in sentences:
+        if not _ASKS.search(sentence) or _MORE.search(sentence):
+            continue
+        if "?" not in sentence and (_WAIT.search(sentence) or _mere_refusal(sentence)):
+            continue
+        found += [
+            slot
+            for slot in slots
+            if _compiled(patterns[slot]).search(sentence) and not any(said(v[slot], sentence) for v in values)
+        ]
+    return tuple(slot for slot in slots if slot in found)
+
+
+def _mere_refusal(sentence: str) -> bool:
+    return _CANNOT.search(sentence) is not None and "without" not in sentence and "need" not in sentence
+
+
+def _concerns(words: str, values: Sequence[Mapping[str, Any]]) -> bool:
+    return any(said(value, words) for row in values for value in row.values())
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.I)
