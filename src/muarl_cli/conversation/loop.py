@@ -217,8 +217,15 @@ def _clean(arguments: Any) -> dict[str, Any]:
     """Arguments as they are logged: canonical JSON, so that the log never holds NaN or tuples."""
     try:
         return dict(canonical(dict(arguments)))
-    except (TypeError, ValueError):
-        return {"unloggable": str(arguments)[:2000]}
+    except (TypeError, ValueError, RecursionError):
+        return {"unloggable": _shown(arguments)}
+
+
+def _shown(arguments: Any) -> str:
+    try:
+        return str(arguments)[:2000]
+    except RecursionError:
+        return "nested too deeply"
 
 
 def _one_line(error: BaseException) -> str:

@@ -98,7 +98,10 @@ class Toolbox:
             near = get_close_matches(call.name[:64], self._by_name, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             return f"unknown tool {call.name[:64]!r}.{hint} Tools: {', '.join(self._by_name)}"
-        return _schema_problem(tool, call.arguments)
+        try:
+            return _schema_problem(tool, call.arguments)
+        except RecursionError:  # an agent that parses its own arguments may hand over anything
+            return f"{tool.name}: arguments are nested too deeply"
 
 
 def _schema_problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str:
