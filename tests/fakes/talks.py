@@ -1,4 +1,4 @@
-"""Parties made of functions, and conversations between real scripted ones: what tests of the loop and of users share."""
+"""Parties that play given turns, and conversations between real scripted ones: what several tests share."""
 
 from __future__ import annotations
 

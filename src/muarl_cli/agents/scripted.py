@@ -82,10 +82,15 @@ class ScriptedAgent:
     def _reopened(self, words: str) -> bool:
         """The user changed their mind about what was just done: the goal is open again (and usually lost)."""
         change = self.goals[self.at].change
-        if change is None or not said(change.value, words):
+        if change is None or not said(change.value, words) or self._moved_on(words):
             return False
         self.step = Step.GATHER
         return True
+
+    def _moved_on(self, words: str) -> bool:
+        """The user opened the next goal, which may well have a value that an earlier one had."""
+        following = self.goals[self.at + 1 : self.at + 2]
+        return any(opening in words for goal in following for opening in self.language.intents[goal.intent].open)
 
     def _next_goal(self) -> None:
         if self.at + 1 < len(self.goals):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -70,7 +71,7 @@ class TaskGenerator:
             if goal is None:
                 return None
             used = dict(goal.slots) | {"intent": goal.intent}
-            goals.append(goal)
+            goals.append(_still_unknown(goal, goals))
         return self._task(split, number, goals)
 
     def _goal(
@@ -137,3 +138,15 @@ class TaskGenerator:
             gold=tuple(gold),
             gold_writes=tuple(writes),
         )
+
+
+def _still_unknown(goal: Goal, earlier: list[Goal]) -> Goal:
+    """What a user did not know in an earlier goal they do not know in this one either."""
+    unknown = {
+        slot: hint
+        for before in earlier
+        for slot, hint in before.unknown.items()
+        if slot in goal.slots and goal.slots[slot] == before.slots[slot]
+    }
+    tell = tuple(slot for slot in goal.tell_first if slot not in unknown)
+    return replace(goal, unknown={**goal.unknown, **unknown}, tell_first=tell) if unknown else goal

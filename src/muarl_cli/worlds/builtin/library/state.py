@@ -21,7 +21,7 @@ NOUNS = (
     "tide",
 )  # fmt: skip
 BRANCHES = ("central", "harbour", "hillside", "riverside", "campus")
-SETTLEMENTS = ("new copy", "used copy", "cash payment")
+SETTLEMENTS = ("new copy", "used copy", "small donation")
 REASONS = ("got it elsewhere", "no time to read", "wrong book", "moving away")
 METHODS = ("cash", "debit", "credit", "voucher")
 FORMATS = ("hardcover", "paperback", "audiobook", "large print")

@@ -27,8 +27,8 @@ SPEEDS = ("standard", "express", "overnight")
 REASONS = ("no longer needed", "ordered by mistake", "found it cheaper", "takes too long")
 REFUNDS = ("card", "store credit", "voucher")
 TOPICS = ("damaged parcel", "missing part", "wrong invoice", "warranty claim")
-CODES = ("SPRING", "HELLO", "THANKS", "BONUS")
-MESSAGES = ("happy birthday", "with love", "thank you", "get well soon")
+CODES = ("SPRING", "SUMMER", "LUCKY", "BONUS")
+MESSAGES = ("happy birthday", "with love", "well done", "get well soon")
 
 ID = r"^[0-9]{4}$"
 CUSTOMER, ORDER = text("customer id, four digits", ID), text("order id, four digits", ID)

@@ -1,0 +1,79 @@
+"""The kit domains are written with: write sets, refusals, arithmetic."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muarl_cli.conversation.events import ToolClass, Write
+from muarl_cli.worlds.store import Base
+from muarl_cli.worlds.toolkit import Desk, Refusal, StoreWorld, evaluate, integer, tool, toolset
+
+
+@tool(ToolClass.WRITE, "Move a thing.", place=integer("where", 0, 9))
+def move(desk: Desk, place: int) -> Any:
+    thing = desk.read("things", "7")
+    if place == 9:
+        raise Refusal("9 is taken")
+    desk.save("things", "7", thing | {"place": place})
+    desk.save("persons", "1", {"moved": True})
+    return {"place": place}
+
+
+def world() -> StoreWorld:
+    base = Base({"things": {"7": {"person_id": "1", "place": 0}}, "persons": {"1": {}}})
+    return StoreWorld(base, toolset(move), "person_id")
+
+
+def test_the_write_set_is_what_was_saved_with_its_owner() -> None:
+    result = world().run("move", {"place": 3})
+    assert result.ok and json.loads(result.text) == {"place": 3}
+    assert result.writes == (Write("thing", "7", "1"), Write("person", "1", "1"))
+
+
+def test_a_refusal_is_an_answer_and_changes_nothing() -> None:
+    place = world()
+    before = place.fingerprint()
+    result = place.run("move", {"place": 9})
+    assert not result.ok and result.text == "Error: 9 is taken" and result.writes == ()
+    assert place.fingerprint() == before
+
+
+def test_a_missing_record_is_refused_by_name() -> None:
+    empty = StoreWorld(Base({}), toolset(move), "person_id")
+    assert empty.run("move", {"place": 1}).text == "Error: no thing 7"
+
+
+def test_the_three_common_tools_come_with_every_domain() -> None:
+    classes = {t.name: t.klass for t in world().tools}
+    assert list(classes) == ["move", "calculate", "think", "transfer_to_human_agents"]
+    assert classes["transfer_to_human_agents"] is ToolClass.TERMINAL
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"), [("2 * (3 + 4)", "14"), ("10 / 4", "2.5"), ("-3 + 1", "-2"), ("0.1+0.2", "0.3")]
+)
+def test_calculate_answers_arithmetic(expression: str, value: str) -> None:
+    assert world().run("calculate", {"expression": expression}).text == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["9**9**9", "__import__('os')", "1/0", "(" * 150 + "1", "a+1", "", "1" * 300, "True+1", "[1][0]", "1e308*9e9"],
+)
+def test_calculate_refuses_everything_else_at_once(expression: str) -> None:
+    assert not world().run("calculate", {"expression": expression}).ok
+
+
+@given(st.text(alphabet="0123456789+-*/(). eE_x", max_size=40))
+@settings(max_examples=200)
+def test_calculate_never_crashes(expression: str) -> None:
+    try:
+        value = evaluate(expression)
+    except Refusal:
+        return
+    assert abs(value) <= 1e15
