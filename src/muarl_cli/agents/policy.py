@@ -1,0 +1,97 @@
+"""The policy as an agent: a chat format in front of an engine, token-exact.
+
+A session is a token list that only grows: news is appended by the format, the turn by the engine, as sampled.
+Invariant: what `rows()` returns is what the engine saw and drew, and nothing was tokenised twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from muarl_cli.conversation.events import Event
+from muarl_cli.conversation.protocols import AgentLimit, AgentTurn, Stage, TokenRow, Usage
+from muarl_cli.engines.protocol import Engine, Finish, Sampling
+from muarl_cli.hashing import derive_seed
+from muarl_cli.training.chat_format import ChatFormat, TokenList
+
+
+class PolicyAgent:
+    """Opens sessions of one policy.
+
+    `max_turn_tokens` bounds a sampled turn, `max_context` the whole conversation; `model` and `revision` are for the
+    log.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chat: ChatFormat,
+        *,
+        temperature: float,
+        top_p: float,
+        max_turn_tokens: int,
+        max_context: int,
+        model: str = "",
+        revision: str = "",
+    ) -> None:
+        self.engine, self.chat = engine, chat
+        self.temperature, self.top_p = temperature, top_p
+        self.max_turn_tokens, self.max_context = max_turn_tokens, max_context
+        self._model, self._revision = model, revision
+        self._opened = 0
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return {
+            "kind": "policy",
+            "model": self._model,
+            "revision": self._revision,
+            "weight_version": self.engine.weight_version,
+        }
+
+    def open(self, stage: Stage, task: Any) -> PolicySession:
+        self._opened += 1
+        return PolicySession(self, stage, f"{self._opened:09d}")
+
+
+class PolicySession:
+    """The policy in one episode."""
+
+    def __init__(self, agent: PolicyAgent, stage: Stage, name: str) -> None:
+        self._agent, self._seed, self._name = agent, stage.seed, name
+        self._tokens = TokenList()
+        self._tokens.extend(agent.chat.begin(stage))
+        self._turns = 0
+        self._calls = 0
+
+    async def act(self, news: Sequence[Event]) -> AgentTurn:
+        """Raises `AgentLimit` where the conversation fills the context."""
+        agent, tokens = self._agent, self._tokens
+        tokens.extend(agent.chat.news(news))
+        tokens.extend(agent.chat.generation_prompt())
+        room = agent.max_context - len(tokens.ids)
+        if room < 1:
+            raise AgentLimit(f"context: {len(tokens.ids)} tokens of {agent.max_context}")
+        prompt = tuple(tokens.ids)
+        sampling = Sampling(
+            agent.temperature,
+            agent.top_p,
+            min(agent.max_turn_tokens, room),
+            agent.chat.stop_ids,
+            derive_seed(self._seed, "agent", self._turns),
+        )
+        self._turns += 1
+        drawn = await agent.engine.generate(prompt, sampling, self._name)
+        tokens.sampled(drawn.ids, drawn.logprobs)
+        tokens.extend(agent.chat.end_of_turn(drawn.ids))
+        text, calls = agent.chat.parse(agent.chat.text_of(drawn.ids), self._calls)
+        self._calls += len(calls)
+        cut = drawn.finish is Finish.LENGTH
+        return AgentTurn(text, calls, cut=cut, usage=Usage(len(prompt), len(drawn.ids)))
+
+    def rows(self) -> tuple[TokenRow, ...]:
+        return (self._tokens.row(),)
+
+    def close(self) -> None:
+        self._agent.engine.release(self._name)
