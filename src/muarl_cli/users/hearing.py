@@ -60,7 +60,7 @@ _PROPOSAL = re.compile(
     re.I,
 )
 _VERBS = (
-    "cancel|chang|updat|add|open|return|book|renew|mark|set|remov|appl|register|submit|reserv|process|report|creat|plac"
+    "cancel|chang|updat|add|open|return|book|renew|mark|set|remov|appl|register|submit|reserv|process|report|creat"
     "|request|exchang|switch|correct|extend|drop|record|log|wrapp|paid|refund|upgrad|suggest|left|note|order|arrang|mov"
     "|modif|sent|borrow|lent|check|swap|join|add"
 )
@@ -110,8 +110,8 @@ _GENERIC = re.compile(
     r"|describe|explain|which one|could you (please )?(confirm|tell|provide|share)|understand",
     re.I,
 )
-_BULLET = re.compile(r"\s*\n+\s*(?:[-*•–]|\d{1,2}[.)])\s+")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_BULLET = re.compile(r"(?:[-*•–]|\d{1,2}[.)])\s")
+_SENTENCE = re.compile(r"(?<=[.!?])\s|\n")
 
 
 def hear(
@@ -123,7 +123,7 @@ def hear(
     its final values; `expecting` says that the user waits for a report (after a yes, or after a write).
     """
     words = text[:MAX_CHARS].replace("’", "'").replace("`", "'")
-    sentences = [s for s in _SENTENCE.split(_BULLET.sub(", ", words)) if s.strip()]
+    sentences = _sentences(words)
     asked = _asked(sentences, slots, patterns, values)
     proposed = _PROPOSAL.search(words) and ("?" in words or "confirm" in words.lower())
     if proposed and not asked and _concerns(words, values):
@@ -144,6 +144,17 @@ def hear(
     if done:
         return Heard(Act.REPORT)
     return Heard(_small_act(sentences))
+
+
+def _sentences(words: str) -> list[str]:
+    """Sentences and lines; the items of a list belong to the line that introduces them."""
+    lines: list[str] = []
+    for line in (line.strip() for line in words.split("\n")):
+        if lines and _BULLET.match(line):
+            lines[-1] += ", " + line
+        elif line:
+            lines.append(line)
+    return [s for s in _SENTENCE.split("\n".join(lines)) if s.strip()]
 
 
 def _small_act(sentences: Sequence[str]) -> Act:
