@@ -50,7 +50,7 @@ async def test_a_hundred_seeds_of_one_task_give_95_distinct_dialogues(name: str)
         assert len(dialogues) >= 95, (task.id, task.family)
 
 
-# --- US-04: nothing untrue, no early stop, no contradiction, whatever the agent does --------------------------------------
+# --- US-04: nothing untrue, no early stop, no contradiction, whatever the agent does ---------------------------------
 
 
 class RandomAgent:
