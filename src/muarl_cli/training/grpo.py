@@ -1,144 +1,194 @@
-"""GRPO: token rows and their advantages in, one batch of optimiser steps, metrics out.
+"""The GRPO update: token rows with an advantage each become a few optimiser steps.
 
-The loss is the token mean of the clipped surrogate over all agent tokens of an optimiser step, plus a KL term where
-one is asked for. The old log-probabilities are those the engine sampled with. Invariant: how a step is cut into
-micro-batches, and the order of the rows in it, change nothing but rounding.
+One token is one vote: the loss of a step is a sum over all agent tokens of all samples divided by their number, so
+neither the split into micro-batches nor padding nor the order of the samples changes what is learned. Invariants: only
+agent tokens have a gradient; a step whose loss or gradient is not finite is counted and never applied.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from muarl_cli.conversation.protocols import TokenRow
-from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.hashing import derive_seed
 from muarl_cli.training.batching import micro_batches
-from muarl_cli.training.forward import Packed, agent_logprobs, agent_tokens, compute_dtype, pack
-from muarl_cli.training.losses import clipped_policy_loss, k3, kl_loss
-from muarl_cli.training.optimiser import Optimiser, OptimiserSpec, TrainerState, learning_rate
+from muarl_cli.training.forward import Packed, agent_logprobs, agent_tokens
+from muarl_cli.training.losses import clipped_policy_loss, k3
+from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
 
 
 @dataclass(frozen=True)
 class GrpoSpec:
-    """The settings of the updates."""
+    """Settings of the update; names and meanings are those of `stages/rl_train.yaml`."""
 
-    optimiser: OptimiserSpec
+    lr: float
+    schedule: str
     total_steps: int
-    """optimiser steps of the whole run, for the schedule"""
+    """calls of `update` in the whole run; 0 = unknown"""
+    warmup_steps: int
+    weight_decay: float
+    betas: tuple[float, float]
+    grad_clip: float
     clip_low: float
     clip_high: float
     kl_coef: float
-    """0: no reference model is run"""
     temperature: float
-    """the one the rollouts were sampled with: log-probabilities must mean the same distribution"""
+    """the one the rows were sampled with: log-probabilities are those of softmax(logits / temperature)"""
     micro_batch_tokens: int
     updates_per_batch: int
-    """optimiser steps a batch of episodes is split into"""
-    dtype: str
-    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A valid episode's token row and its advantage. Invalid episodes and dropped groups are not samples."""
+
+    row: TokenRow
+    advantage: float
 
 
 class GrpoTrainer:
-    """Updates `model` in place. `reference` is the frozen model of the KL term, needed where `kl_coef` > 0."""
+    """Trains `model` in place. `reference` is the model that the KL is measured against; with `kl_coef` above 0
+    and none given, an adapter's base model is used, with the adapter off.
 
-    def __init__(self, model: Any, spec: GrpoSpec, reference: Any | None = None) -> None:
-        if spec.kl_coef and reference is None:
-            raise MuarlError("kl_coef > 0 needs a reference model", code=ExitCode.CONFIG)
-        self.model, self.spec, self.reference = model, spec, reference
-        self.position = 0
-        """optimiser steps done"""
-        self._optimiser = Optimiser(model, spec.optimiser)
+    `sampled_is_old`: the engine had the trainer's own weights, so that with one update a batch the sampled
+    log-probabilities are the old policy's. Otherwise, and with more updates, the trainer's own at the start of `update`
+    are: the clip then limits how far the policy moves and not how far engine and trainer differ.
+    """
+
+    def __init__(self, model: Any, settings: GrpoSpec, reference: Any | None, sampled_is_old: bool = True) -> None:
+        if not settings.temperature > 0:
+            raise ValueError("what was sampled at temperature 0 has no probability to raise; sample above 0")
+        if settings.kl_coef > 0 and reference is None and not hasattr(model, "disable_adapter"):
+            raise ValueError("kl_coef is above 0: give a reference model, or an adapter model")
+        self._model, self._settings, self._reference = model, settings, reference
+        self._sampled_is_old = sampled_is_old and settings.updates_per_batch == 1
+        self._optimiser = MasterAdamW(model, settings.weight_decay, settings.betas)
         self._device = next(model.parameters()).device
+        self._step = 0
+        self._skipped = 0
 
-    def update(self, rows: Sequence[TokenRow], advantages: Sequence[float]) -> dict[str, float]:
-        """Learn from one batch: `advantages[i]` belongs to every agent token of `rows[i]`.
+    @property
+    def step(self) -> int:
+        """Calls of `update` so far."""
+        return self._step
 
-        Metrics are token means over the batch: "loss", "entropy", "kl" (to the reference, where there is one), "mismatch"
-        (k3 of engine against trainer before the first step), "ratio_max", "clip_share", and "grad_norm" (mean over the
-        steps), "lr", "agent_tokens", "tokens", "updates". Without a row it does nothing and says so: {"updates": 0}.
+    def update(self, samples: Sequence[Sample], progress: float | None = None) -> dict[str, float]:
+        """`updates_per_batch` optimiser steps, each over all samples; `progress` as in `lr_at`.
+
+        Metrics: step, lr, samples, tokens, agent_tokens, updates (applied now), skipped (not applied, so far), and what
+        could be measured, as means over the agent tokens and the applied updates: loss, policy_loss, entropy (nats),
+        kl (k3 to the reference, where kl_coef > 0), clip_low, clip_high (shares of tokens); grad_norm (mean, before
+        clipping); and of the weights before the first update: mismatch_abs, mismatch_k3, mismatch_max between the log-
+        probabilities that the engine sampled with and the trainer's. Without an agent token nothing is updated.
         """
-        usable = [(row, value) for row, value in zip(rows, advantages, strict=True) if agent_tokens(row)]
-        if not usable:
-            return {"updates": 0.0}
-        random.Random(derive_seed(self.spec.seed, "update", self.position)).shuffle(usable)
-        parts = min(self.spec.updates_per_batch, len(usable))
-        sums: dict[str, float] = {}
-        norms, lr = 0.0, 0.0
-        for part in range(parts):
-            found, norm, lr = self._step(usable[part::parts], first=part == 0)
-            norms += norm
-            for key, value in found.items():
-                sums[key] = max(sums.get(key, 0.0), value) if key == "ratio_max" else sums.get(key, 0.0) + value
-        tokens = sums.pop("agent_tokens")
-        first_tokens = sums.pop("first_tokens")
-        peak = sums.pop("ratio_max")
-        mismatch = sums.pop("mismatch") / first_tokens
-        loss = sums.pop("loss") / parts
-        return {
-            "loss": loss,
-            **{key: value / tokens for key, value in sums.items()},
-            "mismatch": mismatch,
-            "ratio_max": peak,
-            "grad_norm": norms / parts,
+        spec = self._settings
+        rows = [sample.row for sample in samples]
+        count = sum(map(agent_tokens, rows))
+        lr = lr_at(self._step, spec.total_steps, spec.lr, spec.schedule, spec.warmup_steps, progress)
+        metrics: dict[str, float] = {
+            "step": self._step + 1,
             "lr": lr,
-            "agent_tokens": tokens,
-            "tokens": float(sum(len(row.ids) for row, _ in usable)),
-            "updates": float(parts),
+            "samples": len(samples),
+            "tokens": sum(len(row.ids) for row in rows),
+            "agent_tokens": count,
+        }
+        applied: list[dict[str, float]] = []
+        memory = _Memory()
+        for number in range(spec.updates_per_batch if count else 0):
+            sums = self.accumulate(samples, memory)
+            mismatch = {name: sums.pop(name) for name in list(sums) if name.startswith("mismatch_")}
+            if number == 0:
+                metrics |= {name: value for name, value in mismatch.items() if math.isfinite(value)}
+            norm = self._optimiser.apply(lr, spec.grad_clip) if math.isfinite(sums["loss"]) else None
+            self._optimiser.discard()
+            if norm is None:
+                self._skipped += 1
+                break  # the same samples on the same weights would fail in the same way
+            applied.append(sums | {"grad_norm": norm})
+        self._step += 1
+        metrics |= {"updates": len(applied), "skipped": self._skipped}
+        for name in applied[0] if applied else ():
+            metrics[name] = math.fsum(sums[name] for sums in applied) / len(applied)
+        return metrics
+
+    def accumulate(self, samples: Sequence[Sample], memory: _Memory | None = None) -> dict[str, float]:
+        """Add the gradient of one step's loss to the optimiser's, without taking the step; metrics as token means."""
+        memory = _Memory() if memory is None else memory
+        rows = [sample.row for sample in samples]
+        count = sum(map(agent_tokens, rows))
+        advantages = [sample.advantage for sample in samples]
+        totals: dict[str, Tensor] = {}
+        # Evaluation mode: the probabilities must be those that were sampled from. Only gradient checkpointing, which
+        # transformers ties to training mode, asks for the other one.
+        checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in self._model.modules())
+        with model_mode(self._model, training=checkpointing):
+            batches = micro_batches(rows, advantages, self._settings.micro_batch_tokens, self._device)
+            for index, batch in enumerate(batches):
+                loss, seen = self._terms(batch, index, memory)
+                (loss.sum() / count).backward()
+                self._optimiser.collect()
+                for name, value in (seen | {"loss": loss.detach()}).items():
+                    if name == "mismatch_max":
+                        totals[name] = torch.maximum(totals.get(name, value.max()), value.max())
+                    else:
+                        totals[name] = totals.get(name, 0.0) + value.double().sum() / count
+        return {name: float(value) for name, value in totals.items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Optimiser and position, for an exact resume. The weights are not in it: they are the checkpoint's model
+        folder. The tensors are live: write them before the next update."""
+        return self._optimiser.state(), {
+            "step": self._step,
+            "skipped": self._skipped,
+            "weights": weights_fingerprint(self._model),
         }
 
-    def state(self) -> TrainerState:
-        """Optimiser and position; the weights are the caller's to save (`tiny_model.save_model`)."""
-        return TrainerState(self._optimiser.tensors(), {"kind": "grpo", "position": self.position})
+    def load_state(self, tensors: Mapping[str, Tensor], json: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken. The model must already have that moment's weights; `MuarlError` otherwise."""
+        require_weights(self._model, json.get("weights"))
+        self._optimiser.load_state(tensors)
+        self._step, self._skipped = int(json["step"]), int(json["skipped"])
 
-    def load_state(self, state: TrainerState) -> None:
-        """Go on where `state` was taken. The model must hold the weights of that moment."""
-        if state.info.get("kind") != "grpo":
-            raise MuarlError(
-                "this training state belongs to another run",
-                why=f"it is of kind {state.info.get('kind')}, not grpo",
-                next_step="start in a new folder",
-                code=ExitCode.BAD_DATA,
-            )
-        self._optimiser.load(state.tensors)
-        self.position = int(state.info["position"])
+    def _terms(self, batch: Packed, index: int, memory: _Memory) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (N,) of one micro-batch, and what was seen on the way, all (N,)."""
+        spec = self._settings
+        logprobs, entropy = agent_logprobs(self._model, batch, spec.temperature)
+        own = memory.own.setdefault(index, logprobs.detach())
+        old = batch.sampled if self._sampled_is_old else own
+        terms = clipped_policy_loss(logprobs, old, batch.weights, spec.clip_low, spec.clip_high)
+        seen = {
+            "policy_loss": terms.loss.detach(),
+            "entropy": entropy,
+            "clip_low": terms.clipped_low,
+            "clip_high": terms.clipped_high,
+            "mismatch_abs": (own - batch.sampled).abs(),
+            "mismatch_k3": k3(batch.sampled, own),
+            "mismatch_max": (own - batch.sampled).abs(),
+        }
+        if spec.kl_coef <= 0:
+            return terms.loss, seen
+        if index not in memory.reference:
+            memory.reference[index] = self._reference_logprobs(batch)
+        kl = k3(logprobs, memory.reference[index])
+        return terms.loss + spec.kl_coef * kl, seen | {"kl": kl.detach()}
 
-    def _step(self, part: Sequence[tuple[TokenRow, float]], first: bool) -> tuple[dict[str, float], float, float]:
-        """One optimiser step; returns sums over its tokens, the gradient norm and the rate."""
-        self.model.train()
-        self._optimiser.zero()
-        total = sum(agent_tokens(row) for row, _ in part)
-        sums: dict[str, float] = {"agent_tokens": total, "first_tokens": total if first else 0, "mismatch": 0.0}
-        for group in micro_batches([len(row.ids) for row, _ in part], self.spec.micro_batch_tokens):
-            rows, values = zip(*(part[index] for index in group), strict=True)
-            batch = pack(rows, values, self._device)
-            for key, value in self._micro_step(batch, total, first).items():
-                sums[key] = max(sums.get(key, 0.0), value) if key == "ratio_max" else sums.get(key, 0.0) + value
-        lr = learning_rate(self.spec.optimiser, self.position, self.spec.total_steps)
-        norm = self._optimiser.step(lr)
-        self.position += 1
-        return sums, norm, lr
+    def _reference_logprobs(self, batch: Packed) -> Tensor:
+        base = self._model if self._reference is None else self._reference
+        adapter_off = self._model.disable_adapter() if self._reference is None else nullcontext()
+        with torch.no_grad(), adapter_off, model_mode(base, training=False):
+            return agent_logprobs(base, batch, self._settings.temperature)[0]
 
-    def _micro_step(self, batch: Packed, total: int, first: bool) -> dict[str, float]:
-        """Forward and backward of one micro-batch; returns sums over its tokens."""
-        spec = self.spec
-        with compute_dtype(spec.dtype, self._device.type):
-            logprobs, entropy = agent_logprobs(self.model, batch, spec.temperature)
-        policy = clipped_policy_loss(logprobs, batch.sampled, batch.weights, spec.clip_low, spec.clip_high, total)
-        loss = policy.loss
-        found = {"entropy": float(entropy.sum()), "clip_share": float(policy.clipped)}
-        if spec.kl_coef and self.reference is not None:
-            with torch.no_grad(), compute_dtype(spec.dtype, self._device.type):
-                reference, _ = agent_logprobs(self.reference, batch, spec.temperature)
-            loss = loss + kl_loss(logprobs, reference, spec.kl_coef, total)
-            found["kl"] = float(k3(logprobs.detach(), reference).sum())
-        loss.backward()
-        change = logprobs.detach() - batch.sampled
-        found["ratio_max"] = float(change.max().exp())
-        if first:
-            found["mismatch"] = float(k3(batch.sampled, logprobs.detach()).sum())
-        return {**found, "loss": float(loss.detach())}
+
+@dataclass
+class _Memory:
+    """What the updates on one batch share, by micro-batch: the trainer's own log-probabilities before the first of
+    them, and the reference's."""
+
+    own: dict[int, Tensor] = field(default_factory=dict)
+    reference: dict[int, Tensor] = field(default_factory=dict)

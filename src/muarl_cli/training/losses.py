@@ -1,8 +1,8 @@
-"""The losses of policy optimisation as pure functions over flat vectors of agent tokens.
+"""Losses as pure functions on tensors: one value a token, never a mean, so that the caller divides once for the whole
+step and the split into micro-batches cannot matter.
 
-Every function takes vectors of shape (N,), one entry an agent token of a micro-batch, and divides by `total`, the
-number of agent tokens of the whole optimiser step over all micro-batches and ranks. Invariant: the sum over
-micro-batches is the loss of the step, whatever the cut.
+All arguments and results have shape (N,), N being the agent tokens of a micro-batch: tokens of users, tools and
+templates are not there to be masked.
 """
 
 from __future__ import annotations
@@ -12,43 +12,52 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_FARTHEST = 20.0
+"""log-ratios beyond this are cut: e^20 is nonsense already, and e^89 is no fp32 number"""
+
 
 @dataclass(frozen=True)
-class PolicyLoss:
-    """The loss (a scalar with gradient) and how many tokens the clip silenced."""
+class PolicyTerms:
+    """Loss a token, and where the clip took the gradient away."""
 
     loss: Tensor
-    clipped: Tensor
-    """scalar count: tokens whose gradient the clip set to zero"""
+    clipped_low: Tensor
+    """bool: negative advantage, and the ratio already below 1 - clip_low"""
+    clipped_high: Tensor
+    """bool: positive advantage, and the ratio already above 1 + clip_high"""
 
 
 def clipped_policy_loss(
-    logprobs: Tensor, old: Tensor, advantages: Tensor, clip_low: float, clip_high: float, total: int
-) -> PolicyLoss:
-    """Token-mean clipped surrogate: -1/total * sum_t min(r_t A_t, clip(r_t, 1 - clip_low, 1 + clip_high) A_t) with
-    r_t = exp(logprobs_t - old_t).
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+) -> PolicyTerms:
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = exp(logprobs - old_logprobs), a token.
 
-    Schulman et al. 2017 (arXiv:1707.06347, equation 7), with group-relative advantages (Shao et al. 2024,
-    arXiv:2402.03300), the token mean of MUA-RL's setup and its bounds 0.2/0.2. Oracle test:
-    tests/training/test_losses.py::test_policy_loss_equals_a_plain_python_oracle.
+    PPO (Schulman et al. 2017, eq. 7) with the two bounds of DAPO (Yu et al. 2025); GRPO (Shao et al. 2024) with outcome
+    rewards when A is the group's; without dual clip. Only `logprobs` carries a gradient. Oracle:
+    tests/training/test_losses.py, token by token.
     """
-    ratio = torch.exp(logprobs - old)
-    plain = ratio * advantages
-    bounded = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages
-    clipped = (bounded < plain).sum()
-    return PolicyLoss(-torch.minimum(plain, bounded).sum() / total, clipped.detach())
+    ratio = _log_ratio(logprobs, old_logprobs).exp()
+    bounded = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    loss = -torch.minimum(ratio * advantages, bounded * advantages)
+    low = (ratio < 1.0 - clip_low) & (advantages < 0)
+    high = (ratio > 1.0 + clip_high) & (advantages > 0)
+    return PolicyTerms(loss, low, high)
 
 
-def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Per-token estimate (N,) of KL(policy || reference): exp(d) - d - 1 with d = reference - logprobs; never negative.
+def k3(logprobs: Tensor, other_logprobs: Tensor) -> Tensor:
+    """Estimate of KL(p || q) a token that was drawn from p: q/p - 1 - log(q/p), never negative.
 
-    Schulman 2020 ("Approximating KL divergence"), as used in GRPO (arXiv:2402.03300, equation 4). Oracle test:
-    tests/training/test_losses.py::test_k3_is_zero_on_equality_and_estimates_the_divergence.
+    `logprobs` are p's, `other_logprobs` q's (Schulman, "Approximating KL divergence", 2020: k3; verl's `low_var_kl`).
+    Oracle: tests/training/test_losses.py, token by token, and its mean over draws against the exact KL.
     """
-    difference = reference - logprobs
-    return torch.exp(difference) - difference - 1.0
+    away = _log_ratio(other_logprobs, logprobs)
+    return away.exp() - 1.0 - away
 
 
-def kl_loss(logprobs: Tensor, reference: Tensor, coefficient: float, total: int) -> Tensor:
-    """coefficient / total * sum of `k3`: the KL term as part of the loss (MUA-RL: 0.001)."""
-    return coefficient * k3(logprobs, reference).sum() / total
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(logits)[target] a token; logits (N, V), targets (N,)."""
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _log_ratio(upper: Tensor, lower: Tensor) -> Tensor:
+    return (upper - lower).clamp(-_FARTHEST, _FARTHEST)

@@ -1,150 +1,192 @@
-"""Supervised fine-tuning on token rows: the agent's tokens, and nothing else.
+"""Supervised fine-tuning on token rows: likelihood of the agent's tokens, one mean over all of a step's tokens.
 
-The loss of a step is the mean over all agent tokens of its batch, however it is cut into micro-batches. Invariant:
-the state after step n, given back to a new trainer with the same rows and the weights of step n, gives the same step
-n + 1 to the bit.
+Invariant: step n is a pure function of (weights, optimiser state, rows, settings, seed, n). The order of the rows
+depends on (seed, epoch) alone and random layers draw from (seed, n), so that a run that was cut anywhere goes on to the
+same bits (on a CPU).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional
+from torch import Tensor
 
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.training.batching import epoch_batches, micro_batches
-from muarl_cli.training.forward import agent_tokens, compute_dtype, pack, selected_logits
-from muarl_cli.training.optimiser import Optimiser, OptimiserSpec, TrainerState, learning_rate
+from muarl_cli.hashing import derive_seed
+from muarl_cli.training.batching import epoch_order, micro_batches, rows_digest
+from muarl_cli.training.forward import agent_tokens, selected_logits
+from muarl_cli.training.losses import token_nll
+from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
 
 
 @dataclass(frozen=True)
 class SftSpec:
-    """The settings of a fine-tuning."""
+    """Settings of fine-tuning; names and meanings are those of `stages/sft.yaml`."""
 
-    optimiser: OptimiserSpec
     batch: int
-    epochs: int
-    max_steps: int
-    """0: as many as the epochs take"""
-    max_length: int
-    """longer rows are cut at the end"""
+    """rows an optimiser step"""
     micro_batch_tokens: int
-    """padded tokens that go through the model at once"""
-    eval_every: int
-    """steps; 0: at the end only"""
-    dtype: str
-    """"fp32", or "bf16" for products in bf16 over fp32 weights"""
-    seed: int
+    epochs: float
+    """0 = by max_steps"""
+    max_steps: int
+    """0 = by epochs; both 0 = until the caller stops (a time box)"""
+    lr: float
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    betas: tuple[float, float]
+    grad_clip: float
+
+
+class Position(NamedTuple):
+    """Where training stands: the epoch of the next step, and the steps taken."""
+
+    epoch: int
+    step: int
 
 
 class SftTrainer:
-    """Trains `model` in place. Iterate over `steps()`; call `state()` between two steps to save."""
+    """Trains `model` in place on `rows`. `left_out` counts rows without a single agent token, which are not used."""
 
-    def __init__(self, model: Any, spec: SftSpec, rows: Sequence[TokenRow], held_out: Sequence[TokenRow] = ()) -> None:
-        self.model, self.spec = model, spec
-        self.rows = _usable(rows, spec.max_length)
-        self.held_out = _usable(held_out, spec.max_length)
-        self.dropped = len(rows) + len(held_out) - len(self.rows) - len(self.held_out)
-        """rows without an agent token within `max_length`"""
-        if not self.rows:
+    def __init__(self, model: Any, rows: Sequence[TokenRow], settings: SftSpec, seed: int) -> None:
+        self._model, self._settings, self._seed = model, settings, seed
+        self._rows = [row for row in rows if agent_tokens(row)]
+        self.left_out = len(rows) - len(self._rows)
+        if not self._rows:
             raise MuarlError(
-                "there is nothing to learn from: no row has an agent token",
-                next_step="look at --where, and at the share of accepted episodes",
+                "there is nothing to learn from",
+                why=f"none of the {len(rows)} token rows holds a token of the agent",
+                next_step="name episodes in which the agent said or did something",
                 code=ExitCode.BAD_DATA,
             )
-        self.position = 0
-        """optimiser steps done"""
-        self.best: dict[str, float] = {}
-        """{"step", "eval_loss"} of the best evaluation so far; empty before the first"""
-        self._lengths = [len(row.ids) for row in self.rows]
-        self._per_epoch = -(-len(self.rows) // spec.batch)
-        self._optimiser = Optimiser(model, spec.optimiser)
+        self._optimiser = MasterAdamW(model, settings.weight_decay, settings.betas)
         self._device = next(model.parameters()).device
+        self._digest = rows_digest(self._rows)
+        self._order: tuple[int, list[int]] = (-1, [])
+        self._step = 0
+        self._skipped = 0
+        self.steps_per_epoch = math.ceil(len(self._rows) / settings.batch)
+        by_epochs = math.ceil(settings.epochs * self.steps_per_epoch - 1e-9)
+        limits = [limit for limit in (by_epochs, settings.max_steps) if limit > 0]
+        self.total_steps = min(limits, default=0)
+        """optimiser steps in all; 0 where only the caller knows when to stop"""
 
     @property
-    def total_steps(self) -> int:
-        return self.spec.max_steps or self.spec.epochs * self._per_epoch
+    def position(self) -> Position:
+        return Position(self._step // self.steps_per_epoch, self._step)
 
-    def steps(self) -> Iterator[dict[str, float]]:
-        """Train to the end; yields {"step", "epoch", "loss", "lr", "grad_norm", "agent_tokens", "tokens"} a step, with
-        "eval_loss", "eval_accuracy" and "best" (1.0 or 0.0) where it evaluated."""
-        epoch, batches = -1, [[0]]
-        while self.position < self.total_steps:
-            if self.position // self._per_epoch != epoch:
-                epoch = self.position // self._per_epoch
-                batches = epoch_batches(self._lengths, self.spec.batch, self.spec.seed, epoch)
-            metrics = self._step([self.rows[index] for index in batches[self.position % self._per_epoch]])
-            self.position += 1
-            metrics = {"step": self.position, "epoch": self.position / self._per_epoch, **metrics}
-            last = self.position == self.total_steps
-            if self.held_out and (last or (self.spec.eval_every and self.position % self.spec.eval_every == 0)):
-                metrics.update(self._evaluate_and_compare())
-            yield metrics
+    @property
+    def done(self) -> bool:
+        return 0 < self.total_steps <= self._step
 
-    def evaluate(self) -> dict[str, float]:
-        """Token-mean loss and greedy accuracy on the held-out rows."""
-        self.model.eval()
-        loss = right = 0.0
-        total = sum(agent_tokens(row) for row in self.held_out)
-        with torch.no_grad():
-            for group in micro_batches([len(row.ids) for row in self.held_out], self.spec.micro_batch_tokens):
-                part, correct = self._forward([self.held_out[index] for index in group])
-                loss += float(part)
-                right += float(correct)
-        return {"eval_loss": loss / total, "eval_accuracy": right / total}
+    def step(self, progress: float | None = None) -> dict[str, float]:
+        """One optimiser step; `progress` in 0..1 sets the course of the learning rate in a time-boxed run.
 
-    def state(self) -> TrainerState:
-        """Optimiser and position; the weights are the caller's to save (`tiny_model.save_model`)."""
-        info = {"kind": "sft", "position": self.position, "best": self.best, "rows": len(self.rows)}
-        return TrainerState(self._optimiser.tensors(), info)
+        Metrics: step, epoch, lr, tokens, agent_tokens, skipped (steps so far that were not applied because loss or
+        gradient was not finite), and, unless that happened now: loss (nats a token), accuracy (share of agent tokens
+        that were the likeliest), grad_norm (before clipping). Raises RuntimeError when training is done.
+        """
+        if self.done:
+            raise RuntimeError(f"all {self.total_steps} steps are taken")
+        spec = self._settings
+        lr = lr_at(self._step, self.total_steps, spec.lr, spec.schedule, spec.warmup_steps, progress)
+        rows = self._next_rows()
+        count = sum(map(agent_tokens, rows))
+        with self._own_random_stream(), model_mode(self._model, training=True):
+            loss, hits = self._pass(rows, count)
+        norm = self._optimiser.apply(lr, spec.grad_clip) if math.isfinite(loss) else None
+        self._optimiser.discard()
+        self._step += 1
+        self._skipped += norm is None
+        metrics: dict[str, float] = {
+            "step": self._step,
+            "epoch": self._step / self.steps_per_epoch,
+            "lr": lr,
+            "tokens": sum(len(row.ids) for row in rows),
+            "agent_tokens": count,
+            "skipped": self._skipped,
+        }
+        if norm is not None:
+            metrics |= {"loss": loss, "accuracy": hits, "grad_norm": norm}
+        return metrics
 
-    def load_state(self, state: TrainerState) -> None:
-        """Go on where `state` was taken. The model must hold the weights of that moment."""
-        if state.info.get("kind") != "sft" or state.info.get("rows") != len(self.rows):
+    def eval_loss(self, rows: Sequence[TokenRow]) -> dict[str, float]:
+        """Loss (nats) and accuracy over the agent tokens of `rows`, in evaluation mode, and their number."""
+        count = sum(map(agent_tokens, rows))
+        if not count:
+            raise ValueError("no agent tokens to evaluate on")
+        with torch.no_grad(), model_mode(self._model, training=False):
+            loss, accuracy = self._pass(rows, count)
+        return {"loss": loss, "accuracy": accuracy, "agent_tokens": count}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Optimiser and position, for an exact resume. The weights are not in it: they are the checkpoint's model
+        folder. The tensors are live: write them before the next step."""
+        return self._optimiser.state(), {
+            "step": self._step,
+            "skipped": self._skipped,
+            "seed": self._seed,
+            "batch": self._settings.batch,
+            "rows": self._digest,
+            "weights": weights_fingerprint(self._model),
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor], json: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken. The model must already have that moment's weights, and the rows, the seed and
+        the batch must be the same: `MuarlError` otherwise, since the run would silently be another one."""
+        now = {"seed": self._seed, "batch": self._settings.batch, "rows": self._digest}
+        changed = [name for name, value in now.items() if json.get(name) != value]
+        if changed:
             raise MuarlError(
-                "this training state belongs to another run",
-                why=f"{state.info.get('kind')} on {state.info.get('rows')} rows, not sft on {len(self.rows)}",
-                next_step="start in a new folder, or give the same data",
-                code=ExitCode.BAD_DATA,
+                f"this run was started with other {' and '.join(changed)}",
+                why="the order of the rows would not be the one that was begun",
+                next_step="give the same data, seed and batch to resume, or start a new run folder",
+                code=ExitCode.CONFIG,
             )
-        self._optimiser.load(state.tensors)
-        self.position = int(state.info["position"])
-        self.best = dict(state.info["best"])
+        require_weights(self._model, json.get("weights"))
+        self._optimiser.load_state(tensors)
+        self._step, self._skipped = int(json["step"]), int(json["skipped"])
 
-    def _step(self, rows: Sequence[TokenRow]) -> dict[str, float]:
-        self.model.train()
-        self._optimiser.zero()
-        total = sum(agent_tokens(row) for row in rows)
-        loss = 0.0
-        for group in micro_batches([len(row.ids) for row in rows], self.spec.micro_batch_tokens):
-            part, _ = self._forward([rows[index] for index in group])
-            (part / total).backward()
-            loss += float(part.detach())
-        lr = learning_rate(self.spec.optimiser, self.position, self.total_steps)
-        norm = self._optimiser.step(lr)
-        tokens = sum(len(row.ids) for row in rows)
-        return {"loss": loss / total, "lr": lr, "grad_norm": norm, "agent_tokens": total, "tokens": tokens}
+    def _next_rows(self) -> list[TokenRow]:
+        epoch, step = divmod(self._step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(len(self._rows), self._seed, epoch))
+        start = step * self._settings.batch
+        return [self._rows[i] for i in self._order[1][start : start + self._settings.batch]]
 
-    def _forward(self, rows: Sequence[TokenRow]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Summed cross-entropy of the agent tokens, and how many of them are the likeliest token."""
-        batch = pack(rows, [0.0] * len(rows), self._device)
-        with compute_dtype(self.spec.dtype, self._device.type):
-            logits = selected_logits(self.model, batch.ids, batch.rows, batch.columns - 1)
-        loss = functional.cross_entropy(logits, batch.targets, reduction="sum")
-        return loss, (logits.detach().argmax(-1) == batch.targets).sum()
+    def _pass(self, rows: Sequence[TokenRow], count: int) -> tuple[float, float]:
+        """Loss and accuracy a token; with gradients where they are enabled, of the whole step's mean."""
+        loss = torch.zeros((), dtype=torch.float64)
+        hits = 0
+        for batch in micro_batches(rows, [1.0] * len(rows), self._settings.micro_batch_tokens, self._device):
+            logits = selected_logits(self._model, batch.ids, batch.rows, batch.columns - 1)
+            nll = token_nll(logits, batch.targets).sum() / count
+            if torch.is_grad_enabled():
+                nll.backward()
+                self._optimiser.collect()
+            loss += nll.detach().double().cpu()
+            hits += int((logits.detach().argmax(-1) == batch.targets).sum())
+        return float(loss), hits / count
 
-    def _evaluate_and_compare(self) -> dict[str, float]:
-        found = self.evaluate()
-        better = not self.best or found["eval_loss"] < self.best["eval_loss"]
-        if better:
-            self.best = {"step": self.position, "eval_loss": found["eval_loss"]}
-        return {**found, "best": float(better)}
+    def _own_random_stream(self) -> Any:
+        return _random_stream(derive_seed(self._seed, "step", self._step), self._device)
 
 
-def _usable(rows: Sequence[TokenRow], max_length: int) -> list[TokenRow]:
-    cut = [TokenRow(r.ids[:max_length], r.owners[:max_length], r.logprobs[:max_length]) for r in rows]
-    return [row for row in cut if agent_tokens(row)]
+class _random_stream:
+    """Draws of torch come from `seed` inside, and go on outside as if nothing had been drawn (dropout of adapters)."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)

@@ -1,0 +1,187 @@
+"""What changes the weights: the course of the learning rate, and AdamW over fp32 master weights.
+
+Invariant: a step is applied whole or not at all. A gradient that is not finite changes nothing: neither the weights nor
+the optimiser's moments. bf16 weights get fp32 masters, because an update of 1e-6 is lost in the seven bits of a bf16
+mantissa; fp32 weights are their own masters and cost nothing extra.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muarl_cli.errors import ExitCode, MuarlError
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Schedule(StrEnum):
+    """Course of the learning rate after the warm-up."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    """half a cosine wave down to 0"""
+    LINEAR = "linear"
+    """a straight line down to 0"""
+
+
+def lr_at(
+    step: int, total: int, lr: float, schedule: Schedule | str, warmup_steps: int, progress: float | None = None
+) -> float:
+    """The learning rate of step `step` (counted from 0) of `total`; `lr` is its highest value.
+
+    It rises in a line over `warmup_steps` (the first step has lr / warmup_steps, never 0), then follows `schedule`.
+    `progress` in 0..1 replaces the place in the descent where the number of steps is not known, as in a run that ends
+    by the clock. `total` 0 (unknown) without `progress` never descends.
+    """
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
+    if progress is None:
+        progress = (step - warmup_steps) / (total - warmup_steps) if total > warmup_steps else 0.0
+    done = min(1.0, max(0.0, progress))
+    match Schedule(schedule):
+        case Schedule.CONSTANT:
+            return lr * rise
+        case Schedule.COSINE:
+            return lr * rise * 0.5 * (1.0 + math.cos(math.pi * done))
+        case Schedule.LINEAR:
+            return lr * rise * (1.0 - done)
+
+
+class MasterAdamW:
+    """AdamW over the trainable parameters of a model. Use: backward, `collect()`, ..., then `apply()` or `discard()`.
+
+    `collect` must follow every backward pass: it moves the gradients of bf16 weights to their fp32 masters, so that
+    micro-batches add up in fp32. Matrices decay, vectors (norms, biases) do not.
+    """
+
+    def __init__(self, model: Any, weight_decay: float, betas: tuple[float, float]) -> None:
+        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not self._weights:
+            raise ValueError("the model has no trainable parameter")
+        self._masters = {
+            name: p.detach().float().requires_grad_() if p.dtype in (torch.bfloat16, torch.float16) else p
+            for name, p in self._weights.items()
+        }
+        everything = self._masters.values()
+        groups = [
+            {"params": [p for p in everything if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in everything if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        # The learning rate is set anew before every step; 0 says that this one is never used.
+        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True)
+
+    def collect(self) -> None:
+        """Add the gradients of the last backward pass to those of the step."""
+        for name, weight in self._weights.items():
+            master = self._masters[name]
+            if master is weight or weight.grad is None:
+                continue
+            gradient = weight.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            weight.grad = None
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients collected since the last step, by parameter name; a copy."""
+        return {name: p.grad.detach().clone() for name, p in self._masters.items() if p.grad is not None}
+
+    def apply(self, lr: float, grad_clip: float) -> float | None:
+        """Take the step and forget the gradients. Returns the norm of the gradient before clipping (`grad_clip` 0 =
+        none), or None where it is not finite: then nothing has changed."""
+        masters = list(self._masters.values())
+        norm = float(torch.nn.utils.clip_grad_norm_(masters, grad_clip if grad_clip > 0 else math.inf))
+        if math.isfinite(norm):
+            for group in self._adam.param_groups:
+                group["lr"] = lr
+            self._adam.step()
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    if self._masters[name] is not weight:
+                        weight.copy_(self._masters[name])
+        self.discard()
+        return norm if math.isfinite(norm) else None
+
+    def discard(self) -> None:
+        """Forget the gradients of this step."""
+        self._adam.zero_grad(set_to_none=True)
+        for weight in self._weights.values():
+            weight.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments, and masters where they are not the weights themselves: `<parameter>|<part>`. The live tensors, not
+        copies: write them before the next step."""
+        tensors = {}
+        for name, master in self._masters.items():
+            if master is not self._weights[name]:
+                tensors[f"{name}|master"] = master.detach()
+            for part, value in self._adam.state.get(master, {}).items():
+                tensors[f"{name}|{part}"] = value
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a copy of what `state` gave. Raises `MuarlError` where it belongs to another model."""
+        wanted = {f"{name}|master": p.shape for name, p in self._masters.items() if p is not self._weights[name]}
+        possible = wanted | {
+            f"{name}|{part}": torch.Size() if part == "step" else p.shape
+            for name, p in self._masters.items()
+            for part in _MOMENTS
+        }
+        odd = [key for key, value in tensors.items() if possible.get(key) != value.shape]
+        odd += [key for key in wanted if key not in tensors]
+        for name in self._masters:  # a parameter has all of its moments, or none where it never had a gradient
+            present = [f"{name}|{part}" for part in _MOMENTS if f"{name}|{part}" in tensors]
+            odd += present if 0 < len(present) < len(_MOMENTS) else []
+        if odd:
+            raise MuarlError(
+                "the optimiser state does not fit this model",
+                where=", ".join(sorted(odd)[:3]),
+                next_step="resume with the model folder of the same checkpoint",
+                code=ExitCode.BAD_DATA,
+            )
+        self._adam.state.clear()
+        for name, master in self._masters.items():
+            if master is not self._weights[name]:
+                with torch.no_grad():
+                    master.copy_(tensors[f"{name}|master"])
+            if f"{name}|step" in tensors:
+                self._adam.state[master] = {
+                    part: tensors[f"{name}|{part}"].detach().clone().to(master.device) for part in _MOMENTS
+                }
+
+
+def weights_fingerprint(model: Any) -> str:
+    """A hash of a few numbers of every parameter: tells one step of training from the next, and costs nothing."""
+    summary = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        few = flat[:: max(1, flat.numel() // 16)][:16].double().cpu()
+        summary.update(name.encode() + few.numpy().tobytes())
+    return summary.hexdigest()[:16]
+
+
+def require_weights(model: Any, fingerprint: object) -> None:
+    """Raise `MuarlError` unless the model has the weights that a trainer's state was saved with."""
+    if weights_fingerprint(model) != fingerprint:
+        raise MuarlError(
+            "the model's weights are not those of this training state",
+            why="the state holds the optimiser and the position; the weights are the checkpoint's model folder",
+            next_step="load the model from the same checkpoint, then the state",
+            code=ExitCode.BAD_DATA,
+        )
+
+
+@contextmanager
+def model_mode(model: Any, training: bool) -> Iterator[None]:
+    """Training or evaluation mode for a while; the engine that shares the module finds it as it was."""
+    before = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)
