@@ -110,18 +110,26 @@ class RetryPolicy:
         return draw * min(self.cap_seconds, self.base_seconds * 2**attempt)
 
 
-def open_wire(base_url: str, *, max_usd: float, ledger: Path, connections: int = 256) -> Wire:
+def open_wire(
+    base_url: str,
+    *,
+    max_usd: float,
+    ledger: Path,
+    connections: int = 256,
+    prices: Mapping[str, Price] | None = None,
+) -> Wire:
     """The wire to `base_url` (or what the environment names), with the spend cap an address outside of this machine
     needs.
 
     `ledger` is the file that keeps what was spent, usually in the run's folder; it is only made where calls are paid.
-    Prices of models that are not known here come from the environment (MUARL_PRICES). Call `Wire.check(model)` next.
+    Prices of models that are not known here come from `prices` or the environment (MUARL_PRICES). Call
+    `Wire.check(model)` next.
     """
     address = resolve_address(base_url)
     if not address.paid:
         return Wire(address, connections=connections)
-    prices = parse_prices(os.environ.get(PRICES_VARIABLE, ""))
-    return Wire(address, connections=connections, ledger=Ledger(ledger, max_usd), prices=prices)
+    known = {**(prices or {}), **parse_prices(os.environ.get(PRICES_VARIABLE, ""))}
+    return Wire(address, connections=connections, ledger=Ledger(ledger, max_usd), prices=known)
 
 
 class _Passing(Exception):

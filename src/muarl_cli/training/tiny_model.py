@@ -13,9 +13,12 @@ from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.training.chat_format import END, STOP, Rendering
+from muarl_cli.training.induction import can_be_wired, wire
 from muarl_cli.training.tokenizer import make_tokenizer, save_tokenizer
 
 DTYPES = ("fp32", "bf16")
+MLP_RATIO = 3
+"""inner width of the feed-forward blocks, as in Qwen3"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,6 @@ class TinySpec:
     head_size: int
     vocab: int
     max_length: int = 4096
-    mlp_ratio: int = 3
 
 
 def new_model(spec: TinySpec, tokenizer: Any, seed: int) -> Any:
@@ -40,7 +42,7 @@ def new_model(spec: TinySpec, tokenizer: Any, seed: int) -> Any:
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
-        intermediate_size=spec.mlp_ratio * spec.width,
+        intermediate_size=MLP_RATIO * spec.width,
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.kv_heads,
@@ -55,7 +57,10 @@ def new_model(spec: TinySpec, tokenizer: Any, seed: int) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen3ForCausalLM(config)
+        model = Qwen3ForCausalLM(config)
+    if can_be_wired(config):
+        wire(model, seed)
+    return model
 
 
 def make_tiny(texts: Iterable[str], out_dir: Path, spec: TinySpec, seed: int, rendering: Rendering | str) -> Path:

@@ -1,0 +1,234 @@
+"""Who takes part: agents and users from settings, opened for a scenario.
+
+Invariant: whoever plays, the same loop is used; what cannot play (a scripted agent without a domain's language, a user
+back-end that is not there) is refused before the first episode, with what would work instead.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
+from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.hashing import derive_seed
+from muarl_cli.settings.grammar import SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
+from muarl_cli.settings.groups import Price, User
+from muarl_cli.worlds.scenario import Scenario, Task
+
+
+class Talker(Protocol):
+    """The part of the command line's `Talk` that stages use."""
+
+    def say(self, text: object) -> None: ...
+
+    def warn(self, text: object) -> None: ...
+
+    def progress(self, total: int, label: str) -> Any: ...
+
+    def show(self, item: object) -> None: ...
+
+
+@dataclass
+class Agents:
+    """The agent of a run, for any scenario."""
+
+    kind: str
+    factories: dict[str, AgentFactory] = field(default_factory=dict)
+    """made once a scenario and manner"""
+    fixed: AgentFactory | None = None
+    """a policy or a served model, which plays every scenario"""
+    in_process: bool = False
+    """whether turns are generated here, in batches whose composition decides the last bits"""
+
+    def of(self, scenario: Scenario, seed: int) -> AgentFactory:
+        """Who plays this rollout; a mixture is drawn by the rollout's seed."""
+        if self.fixed is not None:
+            return self.fixed
+        shares = parse_mixture(self.kind, SCRIPTED_AGENTS, "agent")
+        name = _draw(shares, derive_seed(seed, "agent-kind"))
+        key = f"{scenario.source}:{scenario.name}:{name}"
+        if key not in self.factories:
+            self.factories[key] = scripted_agent(name, scenario)
+        return self.factories[key]
+
+
+def _draw(shares: tuple[tuple[str, float], ...], seed: int) -> str:
+    names, weights = zip(*shares, strict=True)
+    return str(random.Random(seed).choices(names, weights)[0])
+
+
+def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
+    """A scripted agent by its name on the command line; raises `MuarlError` where it cannot play this scenario."""
+    from muarl_cli.agents.floors import DoNothing, TransferOnly
+    from muarl_cli.agents.gold_replay import GoldReplay
+
+    simple = {"do-nothing": DoNothing, "transfer-only": TransferOnly, "gold-replay": GoldReplay}
+    if name in simple:
+        return simple[name]()
+    from muarl_cli.agents.scripted import Manner, ScriptedAgents
+
+    language = getattr(scenario, "language", None)
+    if language is None:
+        raise MuarlError(
+            f"the scripted agent {name!r} cannot play {scenario.source}:{scenario.name}",
+            why="it speaks through a built-in scenario's language table",
+            next_step="use gold-replay, do-nothing or transfer-only there, or a model",
+            code=ExitCode.USAGE,
+        )
+    return ScriptedAgents(language, Manner(name))
+
+
+class Users:
+    """The user of a run, for any scenario."""
+
+    def __init__(self, settings: User, prices: Mapping[str, Price], max_usd: float, folder: Path) -> None:
+        self.settings = settings
+        self._shares = parse_mixture("scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user")
+        self._made: dict[str, UserFactory] = {}
+        self._spend = (prices, max_usd, folder)
+        self.remote = any(name == "llm" for name, _ in self._shares)
+        """whether turns come from outside of this process"""
+        for name, _ in self._shares:
+            if name not in ("scripted", "llm"):
+                raise MuarlError(
+                    f"the user back-end {name!r} is not there yet",
+                    next_step="use scripted or llm (--user-model NAME)",
+                    code=ExitCode.CONFIG,
+                )
+
+    def of(self, scenario: Scenario, seed: int) -> UserFactory:
+        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed."""
+        name = _draw(self._shares, derive_seed(seed, "user-kind"))
+        key = f"{scenario.source}:{scenario.name}:{name}"
+        if key not in self._made:
+            self._made[key] = scripted_user(scenario) if name == "scripted" else self._llm(scenario)
+        return self._made[key]
+
+    def _llm(self, scenario: Scenario) -> UserFactory:
+        from muarl_cli.users.llm import LlmUsers
+
+        chat = chat_model(self.settings.model, self.settings.base_url, *self._spend)
+        rules = str(getattr(scenario, "user_guidelines", ""))
+        return LlmUsers(
+            chat,
+            scenario.user_prompt,
+            temperature=self.settings.temperature,
+            max_tokens=self.settings.max_tokens,
+            rules=rules,
+        )
+
+
+def scripted_user(scenario: Scenario) -> UserFactory:
+    """The scripted user of a scenario: an agenda where the scenario has a language, else the minimal user."""
+    language = getattr(scenario, "language", None)
+    if language is not None:
+        from muarl_cli.users.agenda import AgendaUsers
+
+        return AgendaUsers(language)
+    from muarl_cli.users.minimal import MinimalUsers
+
+    return MinimalUsers()
+
+
+def chat_model(model: str, base_url: str, prices: Mapping[str, Price], max_usd: float, folder: Path) -> Any:
+    """A model behind an OpenAI-compatible address; an address that is not on this machine needs a spend cap."""
+    from muarl_cli.engines.chat import ChatModel
+    from muarl_cli.engines.wire import open_wire
+    from muarl_cli.records.ledger import Price as LedgerPrice
+
+    known = {name: LedgerPrice(price.input, price.output) for name, price in prices.items()}
+    return ChatModel(open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known), model)
+
+
+@dataclass
+class Policy:
+    """A model that runs in this process: the trainer's own module, or one that is only played."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path
+    rendering: str
+    dtype: str
+
+    def agent(self, settings: Any, version: str) -> Any:
+        """The model as an agent with the sampling and limits of `settings`."""
+        from muarl_cli.agents.policy import PolicyAgent
+        from muarl_cli.engines.hf import HFEngine
+        from muarl_cli.training.chat_format import ChatFormat
+
+        engine = HFEngine(self.model, self.dtype, version)
+        return PolicyAgent(
+            engine,
+            ChatFormat(self.tokenizer, self.rendering),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_turn_tokens=settings.limits.max_turn_tokens,
+            max_context=settings.limits.max_context,
+            model=self.folder.name,
+            revision=tokenizer_hash(self.tokenizer),
+        )
+
+
+DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+def load_policy(model: str, rendering: str, dtype: str, talk: Talker) -> Policy:
+    """A model folder, a checkpoint or a run, verified and loaded; `auto` settings follow from the folder."""
+    from muarl_cli.records.checkpoint import resolve_model_path
+    from muarl_cli.training.tiny_model import load_model, rendering_of
+    from muarl_cli.training.tokenizer import load_tokenizer
+
+    folder = resolve_model_path(Path(model), talk.warn)
+    if rendering == "auto":
+        found = rendering_of(folder)
+        rendering = found.value if found else "full"
+    if dtype == "auto":
+        import torch
+
+        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    name = DTYPES[dtype]
+    return Policy(load_model(folder, name), load_tokenizer(folder), folder, rendering, name)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Names a tokenizer by what it does: equal hashes mean equal ids for equal texts."""
+    import hashlib
+
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+
+def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
+    """The agent that `settings` name: scripted, a model folder in this process, or a served model."""
+    kind = settings.agent
+    if kind != "policy":
+        return Agents(kind)
+    if Path(settings.model).is_dir():
+        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk)
+        return Agents(kind, fixed=policy.agent(settings, "0"), in_process=True)
+    from muarl_cli.agents.openai_chat import OpenAIAgents
+
+    chat = chat_model(settings.model, settings.base_url, settings.prices, settings.max_usd, folder)
+    return Agents(
+        kind,
+        fixed=OpenAIAgents(
+            chat,
+            temperature=settings.temperature,
+            max_turn_tokens=settings.limits.max_turn_tokens,
+            top_p=settings.top_p if settings.top_p < 1 else None,
+        ),
+    )
+
+
+def stage_of(scenario: Scenario, seed: int) -> Stage:
+    """What both parties are told when an episode opens."""
+    return Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, seed)
+
+
+def needs_write(tasks: list[tuple[Scenario, Task]]) -> dict[str, bool]:
+    """By task hash, whether solving it takes a write."""
+    return {task.task_hash: task.writes for _, task in tasks}

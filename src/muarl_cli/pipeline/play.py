@@ -1,0 +1,192 @@
+"""Playing planned episodes: from a list of jobs to lines in the log, resumable at any moment.
+
+Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are generated
+in this process are replayed in their original waves, since the last bits of log-probabilities depend on who else was in the
+batch; nothing is reported as done before it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from muarl_cli.conversation.ends import EndReason
+from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
+from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.loop import Transcript, converse
+from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory
+from muarl_cli.conversation.scheduler import run_all
+from muarl_cli.hashing import derive_seed
+from muarl_cli.pipeline.parties import Agents, Users, stage_of
+from muarl_cli.records.log import EpisodeLog
+from muarl_cli.worlds.scenario import Scenario, Task
+
+FLUSH = 64
+"""episodes of scripted agents that share one flush to disk"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to be played."""
+
+    key: Key
+    scenario: Scenario
+    task: Task
+
+
+def job(run_id: str, stage: str, step: int, scenario: Scenario, task: Task, rollout: int, seed: int) -> Job:
+    """The job of one rollout; its seed depends on the run's seed and on what the rollout is, and on nothing else."""
+    own = derive_seed(seed, step, task.task_hash, rollout)
+    name = f"{task.source}:{task.scenario}"
+    return Job(Key(run_id, stage, step, name, task.id, task.task_hash, task.split, rollout, own), scenario, task)
+
+
+def limits_of(settings: Any) -> Limits:
+    """The loop's limits from a stage's settings."""
+    own = settings.limits
+    return Limits(own.max_turns, own.max_agent_tokens, own.max_identical_calls, own.max_failed_calls, own.max_seconds)
+
+
+async def play(job: Job, agents: AgentFactory, users: UserFactory, limits: Limits) -> Episode:
+    """Hold one conversation and grade it."""
+    scenario, task = job.scenario, job.task
+    stage = stage_of(scenario, job.key.seed)
+    started = time.time()
+    world = scenario.world(task)
+    agent, user = agents.open(stage, task), users.open(stage, task)
+    try:
+        transcript = await converse(
+            agent, user, world, greeting=scenario.greeting, limits=limits, agent_may_stop=scenario.agent_may_stop
+        )
+        rows = agent.rows()
+        reward, state, detail = _grade(scenario, task, world, transcript)
+    finally:
+        agent.close()
+        user.close()
+        world.close()
+    tally = transcript.tally
+    fired = sorted({tag.removeprefix("inject:") for e in transcript.events for tag in e.tags if tag.startswith("inject:")})
+    key = job.key
+    return Episode(
+        schema=SCHEMA,
+        episode_id=key.episode_id,
+        run_id=key.run_id,
+        stage=key.stage,
+        step=key.step,
+        group_id=key.group_id,
+        rollout=key.rollout,
+        attempt=key.attempt,
+        scenario=key.scenario,
+        task_id=key.task_id,
+        task_hash=key.task_hash,
+        split=key.split,
+        policy_hash=scenario.policy_hash,
+        seed=key.seed,
+        agent=dict(agents.info),
+        user={**users.info, "persona": "", "seed": key.seed, "injectors_fired": fired},
+        events=tuple(transcript.events),
+        end=transcript.end,
+        valid=transcript.end.reason.valid,
+        reward=reward,
+        state=state,
+        usage={
+            "agent_tokens": tally.agent_tokens,
+            "user_tokens": tally.user_tokens,
+            "prompt_tokens": tally.prompt_tokens,
+            "turns": tally.turns,
+            "tool_calls": tally.tool_calls,
+        },
+        detail=detail,
+        volatile={"started": started, "seconds": transcript.seconds, "cost_usd": tally.cost_usd, "pid": os.getpid()},
+        rows=rows,
+    )
+
+
+def _grade(
+    scenario: Scenario, task: Task, world: Any, transcript: Transcript
+) -> tuple[float | None, StateHashes, dict[str, Any]]:
+    reason = transcript.end.reason
+    if not reason.valid:
+        return None, StateHashes(), {}
+    try:
+        outcome = scenario.outcome(task, world, transcript.events)
+    except Fault as fault:  # a world that cannot tell its state any more: not the agent's doing
+        transcript.end = type(transcript.end)(EndReason.TOOL_FAULT, str(fault)[:500])
+        return None, StateHashes(), {}
+    return (outcome.reward if reason.graded else 0.0), outcome.state, dict(outcome.detail)
+
+
+class Player:
+    """Plays jobs with the parties of a run and writes them down."""
+
+    def __init__(self, agents: Agents, users: Users, limits: Limits, in_flight: int, log: EpisodeLog) -> None:
+        self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
+
+    async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
+        """Episodes of all jobs, in their order; those that are in the log already are read from there."""
+        if self.agents.in_process:
+            return await self._in_waves(jobs, self.in_flight, on_done)
+        owed = [j for j in jobs if j.key.episode_id not in self._done()]
+        if self._immediate():
+            await self._in_waves(owed, FLUSH, on_done)
+        else:
+            await self._as_they_finish(owed, on_done)
+        return [self.log.read(j.key.episode_id, rows=True) for j in jobs]
+
+    def _done(self) -> set[str]:
+        return self.log.done_ids()
+
+    def _immediate(self) -> bool:
+        """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
+        return self.agents.fixed is None and not self.users.remote
+
+    async def _in_waves(self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None) -> list[Episode]:
+        episodes: list[Episode] = []
+        done = self._done()
+        for start in range(0, len(jobs), size):
+            wave = jobs[start : start + size]
+            if all(j.key.episode_id in done for j in wave):
+                played = [self.log.read(j.key.episode_id, rows=True) for j in wave]
+            else:
+                played = await run_all([self._starter(j) for j in wave], size)
+                self.log.append_many(played)
+            for episode in played:
+                if on_done:
+                    on_done(episode)
+            episodes += played
+        return episodes
+
+    async def _as_they_finish(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> None:
+        """Write behind: finished episodes are flushed together while others talk on; none is reported before that."""
+        finished: list[Episode] = []
+        bell = asyncio.Event()
+        over = False
+
+        async def writer() -> None:
+            while not (over and not finished):
+                await bell.wait()
+                bell.clear()
+                batch, finished[:] = list(finished), []
+                await asyncio.to_thread(self.log.append_many, batch)
+                for episode in batch:
+                    if on_done:
+                        on_done(episode)
+
+        def collect(_: int, episode: Episode) -> None:
+            finished.append(episode)
+            bell.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(writer())
+            await run_all([self._starter(j) for j in jobs], self.in_flight, collect)
+            over = True
+            bell.set()
+
+    def _starter(self, job: Job) -> Callable[[], Any]:
+        seed = job.key.seed
+        agents, users = self.agents.of(job.scenario, seed), self.users.of(job.scenario, seed)
+        return lambda: play(job, agents, users, self.limits)

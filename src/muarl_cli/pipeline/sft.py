@@ -1,0 +1,271 @@
+"""Fine-tuning: from logged conversations to a checkpoint.
+
+Invariant: what was sampled by a policy with the same tokenizer is trained on as sampled; everything else is rendered once.
+The held-out episodes are of tasks that no training episode is about. A killed run goes on from its newest checkpoint to the
+same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muarl_cli.conversation.episode import Episode
+from muarl_cli.conversation.protocols import TokenRow
+from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.hashing import digest
+from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, stage_of, tokenizer_hash
+from muarl_cli.records import checkpoint
+from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
+from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
+from muarl_cli.records.run import RunFolder
+from muarl_cli.settings.models import FREE_KEYS, Sft
+from muarl_cli.worlds.catalog import scenario_of
+
+STAGE = "sft"
+
+
+def plan(settings: Sft) -> dict[str, Any]:
+    episodes, tokens = 0, 0
+    for episode in _episodes(settings):
+        episodes += 1
+        tokens += sum(len(event.text) for event in episode.events) // 4
+    steps = settings.max_steps or int(episodes * (1 - settings.eval_share) / settings.batch * settings.epochs)
+    return {"episodes": episodes, "tokens_per_epoch_about": tokens, "steps": steps, "model": settings.model or "tiny, made here"}
+
+
+def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
+    if not settings.data:
+        raise MuarlError(
+            "there is nothing to learn from", next_step="name an episode log or a run folder with --data", code=ExitCode.USAGE
+        )
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=FREE_KEYS) as folder:
+        if folder.summary is not None:
+            talk.say("nothing to do: this run is complete")
+            return folder.summary
+        episodes = list(_episodes(settings))
+        if not episodes:
+            raise MuarlError(
+                f"no episode passes where={settings.where!r}",
+                where=", ".join(settings.data),
+                next_step="loosen --where, or give other data",
+                code=ExitCode.BAD_DATA,
+            )
+        talk.say(f"{len(episodes)} episodes")
+        started = checkpoint.load_latest(out, talk.warn)
+        policy = _start(settings, episodes, started, talk)
+        train, held, left_out = _rows(settings, policy, episodes)
+        talk.say(f"{len(train)} rows to learn from, {len(held)} held out, {left_out} longer than {settings.max_length} tokens")
+        summary = _train(_Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk)
+        summary |= {"episodes": len(episodes), "left_out": left_out, "agent_share": _agent_share(train)}
+        write_lineage(out, _lineage(settings, folder, episodes))
+        talk.say(f"next: muarl rollout --model {out}, muarl rl-train --model {out}, muarl eval --model {out}")
+        return folder.finish(summary)
+
+
+def _episodes(settings: Sft) -> Iterator[Episode]:
+    where = parse_where(settings.where) if settings.where else None
+    for place in settings.data:
+        for episode in iter_episodes(place, where, rows=place != "-"):
+            if episode.valid:
+                yield episode
+
+
+def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Checkpoint | None, talk: Talker) -> Policy:
+    """The model to go on with: the run's own checkpoint, the named model, or a tiny one made from nothing."""
+    if started is not None:
+        talk.say(f"resuming from step {started.step}")
+        return load_policy(str(started.folder), settings.rendering, settings.dtype, talk)
+    if settings.model:
+        return load_policy(settings.model, settings.rendering, settings.dtype, talk)
+    from muarl_cli.training.tiny_model import TinySpec, new_model
+    from muarl_cli.training.tokenizer import make_tokenizer
+    from muarl_cli.training.warmup import WarmupSpec, copy_warmup
+
+    own = settings.tiny
+    tokenizer = make_tokenizer(texts_of(episodes), own.vocab)
+    spec = TinySpec(own.layers, own.width, own.heads, own.kv_heads, own.head_size, own.vocab, settings.max_length)
+    model = new_model(spec, tokenizer, settings.seed)
+    talk.say(f"a tiny model: {sum(p.numel() for p in model.parameters()):,} weights, {len(tokenizer)} tokens")
+    if own.warmup_steps:
+        with talk.progress(own.warmup_steps, "copy warm-up") as bar:
+            for row in copy_warmup(model, tokenizer, WarmupSpec(own.warmup_steps, own.warmup_lr, own.warmup_batch), settings.seed):
+                bar.advance(loss=round(row["loss"], 3), accuracy=round(row["accuracy"], 3))
+    rendering = "compact" if settings.rendering == "auto" else settings.rendering
+    return Policy(model, tokenizer, Path("tiny"), rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype])
+
+
+def texts_of(episodes: Sequence[Episode]) -> list[str]:
+    """The texts of episodes as a tokenizer meets them, turn by turn, with the role names between them."""
+    from muarl_cli.conversation.tools import ToolCall
+    from muarl_cli.training.chat_format import compact_tool
+    from muarl_cli.training.hermes import render_call
+
+    texts: list[str] = []
+    scenarios = sorted({e.scenario for e in episodes})
+    for name in scenarios:
+        scenario = scenario_of(*name.split(":", 1))
+        system = "\n".join([scenario.compact, *(compact_tool(tool) for tool in scenario.tools)])
+        texts += [f"system\n{system}"] * (1 + len(episodes) // 20)
+    for episode in episodes:
+        for event in episode.events:
+            if event.text:
+                texts.append(f"{'assistant' if event.actor == 'agent' else 'user'}\n\n{event.text}")
+            if event.call and event.call.arguments is not None:
+                texts.append(render_call(ToolCall(event.call.id, event.call.name, event.call.arguments)))
+    return texts
+
+
+def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode]) -> tuple[list[TokenRow], list[TokenRow], int]:
+    """Training rows, held-out rows (by task), and how many were too long."""
+    from muarl_cli.training.chat_format import ChatFormat
+    from muarl_cli.training.demonstrations import encode_episode
+
+    chat = ChatFormat(policy.tokenizer, policy.rendering)
+    own = tokenizer_hash(policy.tokenizer)
+    train: list[TokenRow] = []
+    held: list[TokenRow] = []
+    left_out = 0
+    for episode in episodes:
+        stage = stage_of(scenario_of(*episode.scenario.split(":", 1)), episode.seed)
+        sampled = episode.rows if episode.agent.get("revision") == own else ()
+        for row in sampled or (encode_episode(stage, episode.events, chat),):
+            if len(row.ids) > settings.max_length:
+                left_out += 1
+            elif int(digest(["held-out", episode.task_hash], 8), 16) < settings.eval_share * 16**8:
+                held.append(row)
+            else:
+                train.append(row)
+    return train, held, left_out
+
+
+def _agent_share(rows: Sequence[TokenRow]) -> float:
+    tokens = sum(len(row.ids) for row in rows)
+    return round(sum(owner == 3 for row in rows for owner in row.owners) / max(1, tokens), 4)
+
+
+def _lineage(settings: Sft, folder: RunFolder, episodes: Sequence[Episode]) -> Lineage:
+    parents: list[tuple[Parent, Lineage | None]] = []
+    trained = []
+    hashes = {e.task_hash for e in episodes}
+    for place in settings.data:
+        known = None if place == "-" else read_lineage(Path(place) if Path(place).is_dir() else Path(place).parent)
+        artifact = "" if place == "-" else artifact_hash(place)
+        parents.append((Parent("data", Path(place).name, artifact), known))
+        marks = known.marks_of(hashes) if known else [mark_only(h) for h in sorted(hashes)]
+        trained.append(TrainedSet.of(artifact or digest(sorted(hashes)), STAGE, marks))
+    if settings.model:
+        path = checkpoint.resolve_model_path(Path(settings.model), lambda line: None)
+        parents.append((Parent("model", path.name, ""), read_lineage(path)))
+    return Lineage.make(
+        stage=STAGE,
+        run_id=folder.run_id,
+        settings_hash=folder.settings_hash,
+        seeds={"seed": settings.seed},
+        parents=parents,
+        trained_on=trained,
+    )
+
+
+def mark_only(task_hash: str) -> Any:
+    """A task of which nothing but its hash is known."""
+    from muarl_cli.records.lineage import TaskMark
+
+    return TaskMark(task_hash)
+
+
+@dataclass
+class _Run:
+    settings: Sft
+    out: Path
+    folder: RunFolder
+    policy: Policy
+    lineage: Lineage
+    started: checkpoint.Checkpoint | None
+
+
+def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk: Talker) -> dict[str, Any]:
+    from muarl_cli.training.sft import SftSpec, SftTrainer
+
+    settings = own.settings
+    spec = SftSpec(
+        batch=settings.batch,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        lr=settings.lr,
+        schedule=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        betas=(settings.betas[0], settings.betas[1]),
+        grad_clip=settings.grad_clip,
+    )
+    trainer = SftTrainer(own.policy.model, train, spec, settings.seed)
+    best, spent = None, 0.0
+    if own.started is not None:
+        state = own.started.state
+        trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
+        best, spent = state["best"], state["seconds"]
+    own.folder.keep_metrics_until(trainer.position.step)
+    begun = time.monotonic() - spent
+    box = settings.stop_after_seconds
+    row: dict[str, Any] = {}
+    with talk.progress(trainer.total_steps, "steps") as bar:
+        bar.advance(trainer.position.step)
+        while not trainer.done and not (box and time.monotonic() - begun >= box):
+            row = dict(trainer.step(min(1.0, (time.monotonic() - begun) / box) if box else None))
+            step = trainer.position.step
+            last = trainer.done or bool(box and time.monotonic() - begun >= box)
+            if held and (last or (settings.eval_every and step % settings.eval_every == 0)):
+                row |= {f"eval_{name}": value for name, value in trainer.eval_loss(held).items()}
+            own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
+            bar.advance(loss=round(row.get("loss", float("nan")), 4))
+            if last or (settings.save_every and step % settings.save_every == 0):
+                is_best = "eval_loss" in row and (best is None or row["eval_loss"] < best)
+                best = row["eval_loss"] if is_best else best
+                state = {"trainer": trainer.state()[1], "best": best, "seconds": time.monotonic() - begun if box else 0.0}
+                save(own, step, trainer.state()[0], state, is_best or not held)
+    return {
+        "steps": trainer.position.step,
+        "loss": row.get("loss"),
+        "eval_loss": row.get("eval_loss"),
+        "eval_accuracy": row.get("eval_accuracy"),
+        "checkpoint": checkpoint_hash(own.out, talk),
+    }
+
+
+def checkpoint_hash(out: Path, talk: Talker) -> str | None:
+    """Hash of the newest checkpoint's manifest."""
+    newest = checkpoint.load_latest(out, talk.warn)
+    return newest.hash if newest else None
+
+
+def save(own: Any, step: int, tensors: Any, state: dict[str, Any], best: bool) -> None:
+    """Write a checkpoint: an ordinary model folder, the optimiser as safetensors, the rest as JSON."""
+    from safetensors.torch import save_file
+
+    from muarl_cli.training.tiny_model import save_model
+
+    policy: Policy = own.policy
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    checkpoint.save(
+        own.out,
+        step,
+        write_model=lambda folder: save_model(policy.model, policy.tokenizer, folder, policy.rendering),
+        write_tensors={"optimiser": lambda path: save_file(contiguous, str(path))},
+        state=json.loads(json.dumps(state)),
+        lineage=own.lineage,
+        keep_last=own.settings.keep,
+        best=best,
+    )
+
+
+def load_tensors(path: Path) -> Any:
+    """Tensors of a safetensors file, by name."""
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
