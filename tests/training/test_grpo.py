@@ -18,6 +18,7 @@ from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import MuarlError
 from muarl_cli.training.advantages import group_advantages
 from muarl_cli.training.grpo import GrpoSpec, GrpoTrainer, Sample
+from muarl_cli.training.optim import MasterAdamW
 
 SPEC = GrpoSpec(
     lr=1e-3,
@@ -49,7 +50,7 @@ def _derived(model: Any, samples: list[Sample], spec: GrpoSpec, reference: Any =
     """The loss as the papers and the peers write it (TRL `dapo`, verl `token-mean`, both with `beta` x k3), one
     token at a time in float64 over the model's plain forward pass; its gradient lands in the model."""
     loss = torch.zeros((), dtype=torch.float64)
-    seen = {"low": 0, "high": 0, "entropy": 0.0, "kl": 0.0, "mismatch_abs": 0.0, "count": 0}
+    seen = {"low": 0, "high": 0, "entropy": 0.0, "kl": 0.0, "mismatch_abs": 0.0, "mismatch_k3": 0.0, "count": 0}
     for sample in samples:
         row, advantage = sample.row, sample.advantage
         inputs = torch.tensor([row.ids])
@@ -73,7 +74,9 @@ def _derived(model: Any, samples: list[Sample], spec: GrpoSpec, reference: Any =
             seen["low"] += ratio.item() < 1 - spec.clip_low and advantage < 0
             seen["high"] += ratio.item() > 1 + spec.clip_high and advantage > 0
             seen["entropy"] -= (everything[t - 1].exp() * everything[t - 1]).sum().item()
+            # KL(engine || trainer), estimated from the engine's draws: trainer/engine - 1 - log(trainer/engine)
             seen["mismatch_abs"] += abs(logprob.item() - row.logprobs[t])
+            seen["mismatch_k3"] += ratio.item() - 1 - math.log(ratio.item())
     (loss / seen["count"]).backward()
     return {name: value / seen["count"] for name, value in seen.items()} | {"loss": loss.item() / seen["count"]}
 
@@ -102,7 +105,7 @@ def test_gradient_and_metrics_equal_the_formula_token_by_token(temperature: floa
     metrics, gradient = _gradient(model, samples, spec, reference)
     expected = _derived(model, samples, spec, reference)
     _assert_same(gradient, {n: p.grad for n, p in model.named_parameters()})
-    for name in ("loss", "entropy", "mismatch_abs", *(["kl"] if kl_coef else [])):
+    for name in ("loss", "entropy", "mismatch_abs", "mismatch_k3", *(["kl"] if kl_coef else [])):
         assert metrics[name] == pytest.approx(expected[name], rel=1e-4), name
     assert (metrics["clip_low"], metrics["clip_high"]) == pytest.approx((expected["low"], expected["high"]))
     assert metrics["clip_low"] > 0 and metrics["clip_high"] > 0
@@ -198,6 +201,8 @@ def test_further_updates_clip_against_the_policy_at_the_start_and_not_against_th
     assert metrics["updates"] == 4
     assert metrics["clip_low"] > 0 and metrics["clip_high"] > 0
     assert metrics["mismatch_abs"] == pytest.approx(first["mismatch_abs"])
+    still = GrpoTrainer(toy_model(), replace(spec, lr=1e-12), None).update(_samples())
+    assert still["clip_low"] == still["clip_high"] == 0.0
 
 
 def test_kl_holds_the_policy_at_its_reference() -> None:
@@ -261,6 +266,25 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert trainer.update(_samples())["updates"] == 1
     assert trainer.step == 3
+
+
+def test_an_infinite_loss_or_gradient_alone_stops_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model()
+    before = [p.clone() for p in model.parameters()]
+    optimiser = MasterAdamW(model, 0.0, (0.9, 0.95))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model.model.norm.weight.grad[0] = math.inf
+    assert optimiser.apply(1.0, grad_clip=1.0) is None
+    assert optimiser.state() == {} and optimiser.gradients() == {}
+
+    trainer = GrpoTrainer(model, SPEC, None)
+    finite = trainer.accumulate
+    monkeypatch.setattr(trainer, "accumulate", lambda samples, memory: finite(samples, memory) | {"loss": math.inf})
+    metrics = trainer.update(_samples())
+    assert (metrics["updates"], metrics["skipped"]) == (0, 1) and "loss" not in metrics
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert trainer._optimiser.gradients() == {}
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import MuarlError
 from muarl_cli.training.sft import SftSpec, SftTrainer
+from muarl_cli.training.tiny_model import load_model
 
 SPEC = SftSpec(
     batch=3,
@@ -102,12 +105,12 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits(cut: int, dropout: float) -
 
     first = SftTrainer(begun, ROWS, spec, seed=5)
     early = [first.step() for _ in range(cut)]
-    tensors, json = first.state()
+    tensors, info = first.state()
     resumed = copy.deepcopy(begun)  # the weights travel in the model folder
     tensors = {name: value.clone() for name, value in tensors.items()}
     torch.manual_seed(99)
     second = SftTrainer(resumed, ROWS, spec, seed=5)
-    second.load_state(tensors, json)
+    second.load_state(tensors, info)
     assert second.position == first.position == (cut // 4, cut)
     late = [second.step() for _ in range(10 - cut)]
 
@@ -118,12 +121,32 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits(cut: int, dropout: float) -
     assert ended[0].keys() == again[0].keys() and all(torch.equal(v, again[0][n]) for n, v in ended[0].items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_checkpoint_on_disk_holds_all_that_a_resume_needs(dtype: torch.dtype, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    straight = toy_model().to(dtype)
+    trainer = SftTrainer(straight, ROWS, SPEC, seed=5)
+    for _ in range(3):
+        trainer.step()
+    tensors, info = trainer.state()
+    straight.save_pretrained(tmp_path / "model")
+    save_file(tensors, tmp_path / "optimiser.safetensors")
+    written = json.dumps(info, allow_nan=False)
+
+    resumed = load_model(tmp_path / "model", "fp32" if dtype == torch.float32 else "bf16")
+    second = SftTrainer(resumed, ROWS, SPEC, seed=5)
+    second.load_state(load_file(tmp_path / "optimiser.safetensors"), json.loads(written))
+    assert [trainer.step() for _ in range(3)] == [second.step() for _ in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("change", ["weights", "rows", "seed", "batch", "tensors"])
 def test_a_state_is_refused_where_it_would_silently_go_on_as_another_run(change: str) -> None:
     model = toy_model()
     trainer = SftTrainer(model, ROWS, SPEC, seed=1)
     trainer.step()
-    tensors, json = trainer.state()
+    tensors, info = trainer.state()
     if change == "tensors":
         tensors = dict(list(tensors.items())[1:])
     other = SftTrainer(
@@ -133,7 +156,7 @@ def test_a_state_is_refused_where_it_would_silently_go_on_as_another_run(change:
         seed=2 if change == "seed" else 1,
     )
     with pytest.raises(MuarlError, match=r"other|not those|does not fit"):
-        other.load_state(tensors, json)
+        other.load_state(tensors, info)
 
 
 def test_every_epoch_shows_every_row_once_in_an_order_of_its_own() -> None:
@@ -191,6 +214,16 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing() -> None:
     assert "loss" in trainer.step()
 
 
+def test_every_step_draws_dropout_of_its_own_and_the_evaluation_none() -> None:
+    spec = replace(SPEC, batch=1, lr=1e-30, weight_decay=0.0, epochs=5)
+    trainer = SftTrainer(toy_model(attention_dropout=0.3), ROWS[1:2], spec, seed=1)
+    outside = torch.random.get_rng_state()
+    losses = [trainer.step()["loss"] for _ in range(5)]
+    assert torch.equal(outside, torch.random.get_rng_state())
+    assert len(set(losses)) == 5
+    assert trainer.eval_loss(ROWS[1:2])["loss"] == pytest.approx(_plain_loss(shared_toy(), ROWS[1:2]).item(), rel=1e-5)
+
+
 def test_rows_without_an_agent_token_are_left_out_and_counted() -> None:
     silent = TokenRow((1, 2, 3), (int(Owner.AGENT), 0, 1), (0.0,) * 3)  # its only agent token is never predicted
     assert SftTrainer(shared_toy(), [*ROWS, silent, TokenRow((), (), ())], SPEC, seed=1).left_out == 2
@@ -209,8 +242,8 @@ def test_bf16_weights_learn_at_rates_that_bf16_cannot_add() -> None:
         trainer.step()
     assert int((model.model.norm.weight != start).sum()) > 8
     assert model.dtype == torch.bfloat16
-    tensors, json = trainer.state()
+    tensors, info = trainer.state()
     assert tensors["model.norm.weight|master"].dtype == torch.float32
     again = SftTrainer(copy.deepcopy(model), ROWS, replace(SPEC, batch=8, epochs=101), seed=1)
-    again.load_state({name: value.clone() for name, value in tensors.items()}, json)
+    again.load_state({name: value.clone() for name, value in tensors.items()}, info)
     assert all(torch.equal(value, again.state()[0][name]) for name, value in tensors.items())
