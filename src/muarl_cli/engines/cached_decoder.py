@@ -144,8 +144,12 @@ class CachedDecoder:
 
 
 def _norm(module: Any, hidden: Tensor) -> Tensor:
-    """The library's RMS norm as one operation."""
-    return functional.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+    """The library's RMS norm as one operation; products in bf16 over fp32 weights are normed in fp32, as it does."""
+    if hidden.dtype == module.weight.dtype:
+        return functional.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+    normed = functional.rms_norm(hidden.float(), hidden.shape[-1:], None, module.variance_epsilon)
+    scaled: Tensor = module.weight * normed.to(hidden.dtype)
+    return scaled
 
 
 def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

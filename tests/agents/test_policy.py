@@ -1,0 +1,208 @@
+"""The policy as an agent: what it returns for training is what the engine saw and drew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from muarl_cli.agents.policy import PolicyAgent
+from muarl_cli.conversation.ends import EndReason
+from muarl_cli.conversation.events import Event, Kind, ToolClass
+from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.loop import Transcript, converse
+from muarl_cli.conversation.protocols import AgentSession, Owner, Stage, TokenRow, ToolResult, UserTurn
+from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.engines.hf import HFEngine
+from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
+from muarl_cli.training.chat_format import ChatFormat, Rendering
+from muarl_cli.training.forward import agent_logprobs, pack
+from muarl_cli.training.tiny_model import TinySpec, new_model
+from muarl_cli.training.tokenizer import make_tokenizer
+
+LIMITS = Limits(20, 0, 5, 8, 60.0)
+READ = ToolSpec(
+    "get_order",
+    "Look up.",
+    {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
+    ToolClass.READ,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return make_tokenizer(
+        ['{"name": "get_order", "arguments": {"order_id": "1"}}', "Hello, return order 48213"] * 8, 360
+    )
+
+
+def stage(seed: int = 0) -> Stage:
+    return Stage("desk", "Be kind.", "desk", (READ,), "Hello!", seed)
+
+
+class ThreeLines:
+    """A user with three lines, the last one a goodbye."""
+
+    def __init__(self) -> None:
+        self.said = 0
+
+    async def respond(self, news: Sequence[Event]) -> UserTurn:
+        self.said += 1
+        return UserTurn(f"line {self.said} <|im_end|>", EndReason.USER_STOP if self.said == 3 else None)
+
+    def close(self) -> None: ...
+
+
+class Desk:
+    """A world with one tool."""
+
+    tools = (READ,)
+    user_tools = ()
+
+    async def call(self, call: ToolCall, requestor: str) -> ToolResult:
+        return ToolResult('{"status": "<tool_call>delivered"}')
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def close(self) -> None: ...
+
+
+class Parrot:
+    """An engine that draws given turns, and remembers what it was asked."""
+
+    def __init__(self, turns: Sequence[tuple[int, ...]]) -> None:
+        self.turns = list(turns)
+        self.asked: list[tuple[tuple[int, ...], Sampling, str]] = []
+        self.released: list[str] = []
+        self.weight_version = "v7"
+        self.capabilities = Capabilities(True, True, True, False, False)
+
+    async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, session: str) -> Generation:
+        self.asked.append((prompt_ids, sampling, session))
+        ids = self.turns[len(self.asked) - 1]
+        finish = Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH
+        return Generation(ids, tuple(-float(i) for i in range(len(ids))), finish, self.weight_version)
+
+    def release(self, session: str) -> None:
+        self.released.append(session)
+
+    async def sync(self, weights: Mapping[str, Any] | None, version: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def policy(engine: Any, chat: ChatFormat, **changes: Any) -> PolicyAgent:
+    settings: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_turn_tokens": 24, "max_context": 900}
+    return PolicyAgent(engine, chat, **(settings | changes))
+
+
+def hold(session: AgentSession) -> Transcript:
+    return asyncio.run(converse(session, ThreeLines(), Desk(), greeting="Hello!", limits=LIMITS))
+
+
+def agent_ids(row: TokenRow) -> tuple[int, ...]:
+    return tuple(i for i, owner in zip(row.ids, row.owners, strict=True) if owner == Owner.AGENT)
+
+
+def test_rows_hold_the_sampled_ids_untouched_and_every_prompt_extends_the_last(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, Rendering.FULL)
+    odd = tuple(tokenizer("{", add_special_tokens=False).input_ids) * 2  # "{{": no rendering would come out like this
+    call = ToolCall("", "get_order", {"order_id": "48213"})
+    turns = [
+        (*tokenizer("Wait. \n", add_special_tokens=False).input_ids, *chat.demonstrate("", [call, call])),
+        (*odd, chat.end_id),
+        (*odd,),  # cut
+    ]
+    engine = Parrot(turns)
+    session = policy(engine, chat).open(stage(), None)
+    transcript = hold(session)
+    session.close()
+    (row,) = session.rows()
+    assert transcript.end.reason is EndReason.USER_STOP
+    assert agent_ids(row) == sum(turns, ())
+    prompts = [asked[0] for asked in engine.asked]
+    for prompt, turn, following in zip(prompts, turns, [*prompts[1:], row.ids], strict=True):
+        assert following[: len(prompt) + len(turn)] == prompt + turn
+    sampled = [p for p, owner in zip(row.logprobs, row.owners, strict=True) if owner == Owner.AGENT]
+    assert sampled == [-float(i) for turn in turns for i in range(len(turn))]
+    assert len({name for _, _, name in engine.asked}) == 1 and engine.released == [engine.asked[0][2]]
+    calls = [e.call for e in transcript.events if e.kind is Kind.CALL]
+    assert [(c.id, c.arguments) for c in calls if c] == [(f"call_{n}", {"order_id": "48213"}) for n in range(2)]
+    assert transcript.events[-3].text == "{{" and "cut" in transcript.events[-3].tags
+    assert transcript.tally.agent_tokens == len(agent_ids(row))
+
+
+def test_the_trainer_gives_every_sampled_token_the_probability_it_was_drawn_with(tokenizer: Any) -> None:
+    """Engine, chat format and trainer agree over whole conversations: nothing was shifted, lost or tokenised twice."""
+    chat = ChatFormat(tokenizer, Rendering.COMPACT)
+    model = new_model(TinySpec(2, 32, 4, 2, 8, 360, max_length=1024), tokenizer, 1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2) if parameter.dim() == 2 else None
+    engine = HFEngine(model, "fp32")
+    agent = policy(engine, chat, temperature=0.9)
+
+    async def many() -> list[tuple[Transcript, TokenRow]]:
+        async def one(seed: int) -> tuple[Transcript, TokenRow]:
+            session = agent.open(stage(seed), None)
+            transcript = await converse(session, ThreeLines(), Desk(), greeting="Hello!", limits=LIMITS)
+            session.close()
+            return transcript, session.rows()[0]
+
+        return list(await asyncio.gather(*(one(seed) for seed in range(6))))
+
+    first = asyncio.run(many())
+    batch = pack([row for _, row in first], [0.0] * 6)
+    with torch.no_grad():
+        logprobs, _ = agent_logprobs(model, batch, temperature=0.9)
+    assert torch.allclose(logprobs, batch.sampled, atol=2e-5)
+    assert len(batch.sampled) == sum(t.tally.agent_tokens for t, _ in first)
+    assert engine._sessions == {}
+    again = asyncio.run(many())
+    assert [row for _, row in again] == [row for _, row in first]
+    assert [t.events for t, _ in again] == [t.events for t, _ in first]
+    assert len({row.ids for _, row in first}) == 6
+
+
+def test_a_cut_turn_is_marked_and_its_partial_call_is_malformed(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, Rendering.COMPACT)
+    whole = chat.demonstrate("", [ToolCall("", "get_order", {"order_id": "48213"})])
+    engine = Parrot([whole[:6], *[(chat.end_id,)] * 9])
+    session = policy(engine, chat).open(stage(), None)
+    turn = asyncio.run(session.act([]))
+    assert turn.cut and turn.text == ""
+    assert "not closed" in turn.calls[0].problem
+    assert engine.asked[0][1].max_tokens == 24
+    (row,) = session.rows()
+    assert row.owners[-2:] == (Owner.TEMPLATE, Owner.TEMPLATE) and chat.decode(row.ids[-2:]) == "<|im_end|>\n"
+
+
+def test_a_full_context_is_the_agents_limit_and_a_nearly_full_one_cuts_the_turn(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, Rendering.COMPACT)
+    word = tokenizer("order", add_special_tokens=False).input_ids[0]
+    start = len(policy(Parrot([]), chat).open(stage(), None).rows()[0].ids)
+    engine = Parrot([(word,) * 3] * 9)
+    session = policy(engine, chat, max_context=start + 50).open(stage(), None)
+    transcript = hold(session)
+    assert transcript.end.reason is EndReason.LIMIT_AGENT and "context" in transcript.end.detail
+    assert len(session.rows()[0].ids) > start
+    assert all(len(ids) + wanted.max_tokens <= start + 50 for ids, wanted, _ in engine.asked)
+
+
+def test_turns_draw_from_streams_of_their_own(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, Rendering.COMPACT)
+    seeds = []
+    for seed in (0, 0, 1):
+        engine = Parrot([(chat.end_id,)] * 9)
+        hold(policy(engine, chat).open(stage(seed), None))
+        seeds.append([asked[1].seed for asked in engine.asked])
+    assert seeds[0] == seeds[1]
+    assert len({*seeds[0], *seeds[2]}) == len(seeds[0]) + len(seeds[2])
+
+
+def test_the_log_names_the_weights_that_play(tokenizer: Any) -> None:
+    agent = policy(Parrot([]), ChatFormat(tokenizer, Rendering.COMPACT), model="runs/x", revision="abc")
+    assert agent.info == {"kind": "policy", "model": "runs/x", "revision": "abc", "weight_version": "v7"}
