@@ -30,7 +30,17 @@ async def run_all(
             if on_done:
                 on_done(index, results[index])
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, in_flight)):
-            group.create_task(worker())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, in_flight)):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
     return [results[index] for index in sorted(results)]
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first single error inside nested groups: one cause is what a person can mend."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

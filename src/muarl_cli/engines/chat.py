@@ -1,8 +1,8 @@
 """Chat completions: the body of a request, and a reply as typed data.
 
-A request is built from plain message objects and sampling settings, exactly as the `openai` SDK would send it; a reply,
-whatever its shape, becomes a `Reply` whose `finish` says what kind it is. Invariant: no reply of a server that answered
-at all raises; emptiness, filtering and truncation are values.
+A request is built from plain message objects and sampling settings, exactly as the `openai` SDK would send it; a
+reply, whatever its shape, becomes a `Reply` whose `finish` says what kind it is. Invariant: no reply of a server that
+answered at all raises; emptiness, filtering and truncation are values.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ def generate(decoder: CachedDecoder, workspace: Workspace, rows: Sequence[Row]) 
     """Draw a turn for every row. Rows share `top_p` and `stop_ids`; temperature, length and seed are each row's own."""
     device = decoder.device
     longest = max(row.sampling.max_tokens for row in rows)
-    cache = workspace.load(rows, max(len(row.prompt) + row.sampling.max_tokens for row in rows))
+    ragged = max(row.cached for row in rows) + max(len(row.prompt) - row.cached for row in rows)
+    # prefill pads short rows behind their end, which may lie behind everything that will be drawn
+    cache = workspace.load(rows, max(ragged, *(len(row.prompt) + row.sampling.max_tokens for row in rows)))
     hidden = prefill(decoder, cache, rows)
     count = len(rows)
     ids = torch.zeros(count, longest, dtype=torch.long, device=device)

@@ -78,7 +78,7 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
         name = "policy" if settings.agent == "policy" else settings.agent
         floors = {(name, floor): _compare(settings, scores[floor], scores[name]) for floor in FLOORS if floor in scores}
         talk.show(comparison_table(scores, floors).rich())
-        talk.show(ends_table(scores).rich())
+        talk.show(ends_table(scores[name]).rich())
         summary: dict[str, Any] = {
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},

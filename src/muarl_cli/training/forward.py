@@ -8,7 +8,6 @@ attention never sees, so no mask is needed. Invariant: a row's values depend on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +56,6 @@ def pack(rows: Sequence[TokenRow], weights: Sequence[float], device: torch.devic
 def agent_tokens(row: TokenRow) -> int:
     """How many tokens of a row carry a loss."""
     return sum(1 for owner in row.owners[1:] if owner == Owner.AGENT)
-
-
-def compute_dtype(dtype: str, device: str) -> AbstractContextManager[Any]:
-    """ "bf16" computes matrix products in bf16 over fp32 weights; "fp32" leaves everything alone."""
-    if dtype == "bf16":
-        return torch.autocast(device, dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def selected_logits(model: Any, ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def copy_warmup(model: Any, tokenizer: Any, spec: WarmupSpec, seed: int) -> Iter
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         accuracy = (logits.argmax(-1) == targets).float().mean()
-        yield {"step": step + 1, "loss": float(loss), "accuracy": float(accuracy)}
+        yield {"step": step + 1, "loss": float(loss.detach()), "accuracy": float(accuracy)}
     model.eval()
 
 
