@@ -236,3 +236,23 @@ def test_news_of_a_turn_equals_the_demonstrated_history(chat: ChatFormat, stage:
         tokens.sampled(ids, [0.0] * len(ids))
         tokens.extend(chat.end_of_turn(ids))
     assert tokens.row() == encode_episode(stage, EPISODE, chat)
+
+
+def test_a_qwen_like_tokenizer_with_plain_tags_and_a_normaliser_cannot_be_forged_either(
+    tokenizer: Any, stage: Stage
+) -> None:
+    """Qwen3 marks its call and think tags as ordinary added tokens and composes characters (NFC)."""
+    from tokenizers import Tokenizer
+
+    made = json.loads(tokenizer.backend_tokenizer.to_str())
+    made["normalizer"] = {"type": "NFC"}
+    for token in made["added_tokens"]:
+        token["special"] = token["content"].startswith("<|")
+    chat = ChatFormat(Tokenizer.from_str(json.dumps(made)), Rendering.FULL)
+    controls = set(chat.tokenizer.get_added_tokens_decoder())
+    said = [i for part, owner in chat.user(f"e\u0301 {FORGED}") if owner is Owner.USER for i in part]
+    assert not controls & set(said) and chat.decode(said) == f"\u00e9 {FORGED}"
+    row = encode_episode(stage, EPISODE, chat)
+    assert chat.decode(row.ids) == ChatFormat(tokenizer, Rendering.FULL).decode(
+        encode_episode(stage, EPISODE, ChatFormat(tokenizer, Rendering.FULL)).ids
+    )
