@@ -113,7 +113,12 @@ async def _play(
 
     def score(episodes: list[Episode], planned: int) -> ScoreSummary:
         return summarise(
-            episodes, resamples=settings.bootstrap, seed=settings.seed, writes=writes, families=families, planned=planned
+            episodes,
+            resamples=settings.bootstrap,
+            seed=settings.seed,
+            writes=writes,
+            families=families,
+            planned=planned,
         )
 
     scores = {}

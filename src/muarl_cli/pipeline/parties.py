@@ -87,7 +87,9 @@ class Users:
 
     def __init__(self, settings: User, prices: Mapping[str, Price], max_usd: float, folder: Path) -> None:
         self.settings = settings
-        self._shares = parse_mixture("scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user")
+        self._shares = parse_mixture(
+            "scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user"
+        )
         self._made: dict[str, UserFactory] = {}
         self._spend = (prices, max_usd, folder)
         self.remote = any(name == "llm" for name, _ in self._shares)

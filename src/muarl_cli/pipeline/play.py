@@ -69,7 +69,9 @@ async def play(job: Job, agents: AgentFactory, users: UserFactory, limits: Limit
         user.close()
         world.close()
     tally = transcript.tally
-    fired = sorted({tag.removeprefix("inject:") for e in transcript.events for tag in e.tags if tag.startswith("inject:")})
+    fired = sorted(
+        {tag.removeprefix("inject:") for e in transcript.events for tag in e.tags if tag.startswith("inject:")}
+    )
     key = job.key
     return Episode(
         schema=SCHEMA,
@@ -144,7 +146,9 @@ class Player:
         """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
         return self.agents.fixed is None and not self.users.remote
 
-    async def _in_waves(self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None) -> list[Episode]:
+    async def _in_waves(
+        self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None
+    ) -> list[Episode]:
         episodes: list[Episode] = []
         done = self._done()
         for start in range(0, len(jobs), size):

@@ -59,7 +59,9 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
             return folder.summary
         tasks = take(load_tasks(settings.tasks), settings.max_tasks)
         started = checkpoint.load_latest(out, talk.warn)
-        policy = load_policy(str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk)
+        policy = load_policy(
+            str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
+        )
         if started:
             talk.say(f"resuming from step {started.step}")
         lineage = _lineage(settings, folder, tasks)
@@ -202,7 +204,9 @@ async def collect(own: _Run, player: Player, stream: TaskStream, step: int) -> B
         if not missing:
             break
         drawn = stream.next(missing)
-        jobs = [_job(own, scenario, task, step, rollout) for scenario, task in drawn for rollout in range(settings.group)]
+        jobs = [
+            _job(own, scenario, task, step, rollout) for scenario, task in drawn for rollout in range(settings.group)
+        ]
         episodes = await player.run(jobs)
         for start in range(0, len(episodes), settings.group):
             group = episodes[start : start + settings.group]

@@ -64,7 +64,12 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
         write_lineage(out, lineage_of(settings, folder, tasks, agents))
         families = {task.task_hash: task.family for _, task in tasks}
         scores = summarise(
-            episodes, resamples=RESAMPLES, seed=settings.seed, writes=needs_write(tasks), families=families, planned=len(jobs)
+            episodes,
+            resamples=RESAMPLES,
+            seed=settings.seed,
+            writes=needs_write(tasks),
+            families=families,
+            planned=len(jobs),
         )
         talk.show(comparison_table({settings.agent: scores}, {}).rich())
         summary = {"scores": scores.to_json(), "artifact": artifact_hash(out)}

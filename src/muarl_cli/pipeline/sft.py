@@ -35,13 +35,20 @@ def plan(settings: Sft) -> dict[str, Any]:
         episodes += 1
         tokens += sum(len(event.text) for event in episode.events) // 4
     steps = settings.max_steps or int(episodes * (1 - settings.eval_share) / settings.batch * settings.epochs)
-    return {"episodes": episodes, "tokens_per_epoch_about": tokens, "steps": steps, "model": settings.model or "tiny, made here"}
+    return {
+        "episodes": episodes,
+        "tokens_per_epoch_about": tokens,
+        "steps": steps,
+        "model": settings.model or "tiny, made here",
+    }
 
 
 def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
     if not settings.data:
         raise MuarlError(
-            "there is nothing to learn from", next_step="name an episode log or a run folder with --data", code=ExitCode.USAGE
+            "there is nothing to learn from",
+            next_step="name an episode log or a run folder with --data",
+            code=ExitCode.USAGE,
         )
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=FREE_KEYS) as folder:
         if folder.summary is not None:
@@ -59,8 +66,12 @@ def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
         started = checkpoint.load_latest(out, talk.warn)
         policy = _start(settings, episodes, started, talk)
         train, held, left_out = _rows(settings, policy, episodes)
-        talk.say(f"{len(train)} rows to learn from, {len(held)} held out, {left_out} longer than {settings.max_length} tokens")
-        summary = _train(_Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk)
+        talk.say(
+            f"{len(train)} rows to learn from, {len(held)} held out, {left_out} longer than {settings.max_length} tokens"
+        )
+        summary = _train(
+            _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk
+        )
         summary |= {"episodes": len(episodes), "left_out": left_out, "agent_share": _agent_share(train)}
         write_lineage(out, _lineage(settings, folder, episodes))
         talk.say(f"next: muarl rollout --model {out}, muarl rl-train --model {out}, muarl eval --model {out}")
@@ -93,10 +104,14 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
     talk.say(f"a tiny model: {sum(p.numel() for p in model.parameters()):,} weights, {len(tokenizer)} tokens")
     if own.warmup_steps:
         with talk.progress(own.warmup_steps, "copy warm-up") as bar:
-            for row in copy_warmup(model, tokenizer, WarmupSpec(own.warmup_steps, own.warmup_lr, own.warmup_batch), settings.seed):
+            for row in copy_warmup(
+                model, tokenizer, WarmupSpec(own.warmup_steps, own.warmup_lr, own.warmup_batch), settings.seed
+            ):
                 bar.advance(loss=round(row["loss"], 3), accuracy=round(row["accuracy"], 3))
     rendering = "compact" if settings.rendering == "auto" else settings.rendering
-    return Policy(model, tokenizer, Path("tiny"), rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype])
+    return Policy(
+        model, tokenizer, Path("tiny"), rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype]
+    )
 
 
 def texts_of(episodes: Sequence[Episode]) -> list[str]:
@@ -227,7 +242,11 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
             if last or (settings.save_every and step % settings.save_every == 0):
                 is_best = "eval_loss" in row and (best is None or row["eval_loss"] < best)
                 best = row["eval_loss"] if is_best else best
-                state = {"trainer": trainer.state()[1], "best": best, "seconds": time.monotonic() - begun if box else 0.0}
+                state = {
+                    "trainer": trainer.state()[1],
+                    "best": best,
+                    "seconds": time.monotonic() - begun if box else 0.0,
+                }
                 save(own, step, trainer.state()[0], state, is_best or not held)
     return {
         "steps": trainer.position.step,

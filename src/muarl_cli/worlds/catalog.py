@@ -47,9 +47,7 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.tau2 import tau2_scenario
 
         return tau2_scenario(name)
-    raise MuarlError(
-        f"unknown source {source!r}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
-    )
+    raise MuarlError(f"unknown source {source!r}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE)
 
 
 def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
