@@ -7,7 +7,7 @@ back-end that is not there) is refused before the first episode, with what would
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,7 +66,11 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
     from muarl_cli.agents.floors import DoNothing, TransferOnly
     from muarl_cli.agents.gold_replay import GoldReplay
 
-    simple = {"do-nothing": DoNothing, "transfer-only": TransferOnly, "gold-replay": GoldReplay}
+    simple: dict[str, Callable[[], AgentFactory]] = {
+        "do-nothing": DoNothing,
+        "transfer-only": TransferOnly,
+        "gold-replay": GoldReplay,
+    }
     if name in simple:
         return simple[name]()
     from muarl_cli.agents.scripted import Manner, ScriptedAgents

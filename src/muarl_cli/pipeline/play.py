@@ -1,8 +1,8 @@
 """Playing planned episodes: from a list of jobs to lines in the log, resumable at any moment.
 
-Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are generated
-in this process are replayed in their original waves, since the last bits of log-probabilities depend on who else was in the
-batch; nothing is reported as done before it is on disk.
+Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are
+generated in this process are replayed in their original waves, since the last bits of log-probabilities depend on who
+else was in the batch; nothing is reported as done before it is on disk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """GRPO with the user in the loop: groups of G rollouts a task, a binary outcome, one update a step.
 
-Each step: draw tasks, hold their conversations, take advantages over *valid* siblings only, drop groups that teach nothing,
-update. Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a killed run goes on from its
-newest checkpoint, reads the episodes that are on disk, and ends with the same weights (on a CPU, with a scripted user).
+Each step: draw tasks, hold their conversations, take advantages over *valid* siblings only, drop groups that teach
+nothing, update. Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a killed run
+goes on from its newest checkpoint, reads the episodes that are on disk, and ends with the same weights (on a CPU, with
+a scripted user).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def plan(settings: RlTrain) -> dict[str, Any]:
 
 
 def total_steps(settings: RlTrain, tasks: int) -> int:
-    """Optimiser steps: as set, or whole steps of the epochs (a last partial step is dropped, as the paper's code does)."""
+    """Optimiser steps: as set, or whole steps of the epochs (the paper's code too drops a last partial step)."""
     return settings.steps or int(settings.epochs * (tasks // settings.prompts_per_step))
 
 

@@ -30,8 +30,8 @@ def take(tasks: list[tuple[Scenario, Task]], most: int) -> list[tuple[Scenario, 
 
 
 def free_keys(in_process: bool) -> frozenset[str]:
-    """Settings that may differ when a run is resumed. Where turns are generated in this process, `in_flight` decides the
-    batches and with them the last bits, so there it may not."""
+    """Settings that may differ when a run is resumed. Where turns are generated in this process, `in_flight` decides
+    the batches and with them the last bits, so there it may not."""
     return FREE_KEYS - {"in_flight"} if in_process else FREE_KEYS
 
 

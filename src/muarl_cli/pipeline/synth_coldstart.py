@@ -1,7 +1,7 @@
 """The cold start: a teacher plays the agent, and the conversations that pass verification become demonstrations.
 
-Invariant: which conversations are held, and which are accepted, depends on the settings alone; a verdict is stored for every
-conversation, with its reason.
+Invariant: which conversations are held, and which are accepted, depends on the settings alone; a verdict is stored for
+every conversation, with its reason.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         if manners["hasty"]:
             share = manners["hasty"] / len(accepted)
             summary["habit"] = (
-                f"{share:.0%} of the accepted demonstrations write without asking: they reached the right state and broke "
-                "the policy on the way"
+                f"{share:.0%} of the accepted demonstrations write without asking: they reached the right state and "
+                "broke the policy on the way"
             )
             talk.warn(summary["habit"])
         talk.say(f"next: muarl sft --data {out}")
