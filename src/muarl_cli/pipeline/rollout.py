@@ -72,7 +72,7 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
             planned=len(jobs),
         )
         talk.show(comparison_table({settings.agent: scores}, {}).rich())
-        summary = {"scores": scores.to_json(), "artifact": artifact_hash(out)}
+        summary = {"score": scores.headline(), "full": scores.to_json(), "artifact": artifact_hash(out)}
         code = ExitCode.OK if scores.result in ("ok", "empty") else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
 
