@@ -174,7 +174,7 @@ class Policy:
             top_p=settings.top_p,
             max_turn_tokens=settings.limits.max_turn_tokens,
             max_context=settings.limits.max_context,
-            model=self.folder.name,
+            model=Path(settings.model).name,
             revision=tokenizer_hash(self.tokenizer),
         )
 

@@ -74,4 +74,9 @@ def load_tokenizer(path: Path | str) -> Any:
     from muarl_cli.training.tiny_model import require_model_folder
 
     require_model_folder(Path(path), "tokenizer.json")
-    return AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+    # How it was loaded would be saved with it: a resumed run's checkpoint would differ from a straight one's.
+    kept = getattr(tokenizer, "init_kwargs", {})
+    for name in ("is_local", "local_files_only"):
+        kept.pop(name, None)
+    return tokenizer
