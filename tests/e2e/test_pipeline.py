@@ -24,6 +24,7 @@ from fakes.stages import (
     summary,
 )
 
+from muarl_cli.errors import ExitCode
 from muarl_cli.records.checkpoint import load_latest
 from muarl_cli.records.lineage import read_lineage
 from muarl_cli.records.log import artifact_hash, iter_episodes
@@ -150,7 +151,7 @@ def test_eval_scores_the_model_beside_both_floors_on_tasks_nobody_trained_on(don
 @pytest.mark.slow
 def test_eval_refuses_tasks_that_the_model_was_trained_on_unless_told(place: Place) -> None:
     words = ["eval", "--profile", str(PROFILE), "--model", "runs/rl-train", "--tasks", refusals()[0]]
-    refused = place.muarl(*words, "--out", "runs/refused", code=65)
+    refused = place.muarl(*words, "--out", "runs/refused", code=int(ExitCode.GATE_FAILED))
     assert "trained on" in refused.stderr and "--allow-overlap" in refused.stderr
     allowed = place.muarl(*words, "--out", "runs/allowed", "--allow-overlap", "--no-floors")
     assert "no held-out score" in allowed.stderr
@@ -242,7 +243,7 @@ def test_without_an_address_or_a_checkpoint_it_says_precisely_what_is_missing(tm
     place = Place(tmp_path)
     lost = place.muarl("eval", "--profile", str(PROFILE), code=66)
     assert "no checkpoint under runs/" in lost.stderr and "next:" in lost.stderr
-    keyless = place.muarl("rollout", "--model", "qwen", "--tasks", "builtin:retail:dev", "--max-tasks", "1", code=66)
+    keyless = place.muarl("rollout", "--model", "qwen", "--tasks", "builtin:retail:dev", "--max-tasks", "1", code=int(ExitCode.AUTH))
     assert "OPENAI" in keyless.stderr and "next:" in keyless.stderr
 
 
