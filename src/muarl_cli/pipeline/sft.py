@@ -148,6 +148,7 @@ def texts_of(episodes: Sequence[Episode]) -> list[str]:
         scenario = scenario_of(*name.split(":", 1))
         system = "\n".join([scenario.compact, *(compact_tool(tool) for tool in scenario.tools)])
         texts += [f"system\n{system}"] * (1 + len(episodes) // 20)
+    texts += ["\n\n", "\n"] * len(episodes)
     for episode in episodes:
         for event in episode.events:
             if event.text:
