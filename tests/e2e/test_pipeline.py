@@ -243,7 +243,9 @@ def test_without_an_address_or_a_checkpoint_it_says_precisely_what_is_missing(tm
     place = Place(tmp_path)
     lost = place.muarl("eval", "--profile", str(PROFILE), code=66)
     assert "no checkpoint under runs/" in lost.stderr and "next:" in lost.stderr
-    keyless = place.muarl("rollout", "--model", "qwen", "--tasks", "builtin:retail:dev", "--max-tasks", "1", code=int(ExitCode.AUTH))
+    keyless = place.muarl(
+        "rollout", "--model", "qwen", "--tasks", "builtin:retail:dev", "--max-tasks", "1", code=int(ExitCode.AUTH)
+    )
     assert "OPENAI" in keyless.stderr and "next:" in keyless.stderr
 
 

@@ -91,12 +91,25 @@ class Place:
         assert done.returncode == code, f"exit code {done.returncode} of {words}:\n{done.stdout}\n{done.stderr}"
         return done
 
-    def kill_when(self, stage: str, ready: Callable[[Path], bool], delay: float = 0.0) -> bool:
-        """Start the stage and SIGKILL it `delay` seconds after `ready(folder)`; False where it was done before."""
+    def timed(self, stage: str) -> float:
+        """Run a stage to its end; the seconds of its work, imports left out."""
+        begun: list[float] = []
+
+        def note(folder: Path, pid: int) -> bool:
+            if not begun and has_begun(folder, pid):
+                begun.append(time.monotonic())
+            return False
+
+        self.kill_when(stage, note)
+        return time.monotonic() - begun[0]
+
+    def kill_when(self, stage: str, ready: Callable[[Path, int], bool], delay: float = 0.0) -> bool:
+        """Start the stage and SIGKILL it `delay` seconds after `ready(folder, pid)`; False where it was done before."""
         process = self.start(self.command(stage), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        folder = self.folder(stage)
         try:
             until = time.monotonic() + TIMEOUT
-            while process.poll() is None and not ready(self.folder(stage)) and time.monotonic() < until:
+            while process.poll() is None and not ready(folder, process.pid) and time.monotonic() < until:
                 time.sleep(0.001)
             try:
                 process.wait(delay)
@@ -139,19 +152,21 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 
-def has_episodes(folder: Path) -> bool:
+def has_episodes(folder: Path, pid: int) -> bool:
     """Whether at least one episode was written down."""
     log = folder / "episodes.jsonl"
     return log.exists() and log.stat().st_size > 0
 
 
-def has_checkpoint(folder: Path) -> bool:
+def has_checkpoint(folder: Path, pid: int) -> bool:
+    """Whether a checkpoint was finished."""
     return (folder / "checkpoints" / "LATEST").exists()
 
 
-def has_begun(folder: Path) -> bool:
-    """Whether the stage has opened its folder: imports are over, work begins."""
-    return (folder / "settings.yaml").exists()
+def has_begun(folder: Path, pid: int) -> bool:
+    """Whether this process has opened the folder: imports are over, work begins."""
+    lock = folder / "run.lock"
+    return lock.exists() and f'"pid": {pid},' in lock.read_text() and (folder / "settings.yaml").exists()
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -160,8 +160,8 @@ class Talk:
             shown.close()
 
     def result(self, data: Mapping[str, Any]) -> None:
-        """The result: one JSON document with `--json`, else one `name: value` line a figure. What stands under `full` is
-        for programs; a person has seen it as tables."""
+        """The result: one JSON document with `--json`, else one `name: value` line a figure. What stands under `full`
+        is for programs; a person has seen it as tables."""
         if self.json:
             print(json.dumps(canonical(_plain(data)), ensure_ascii=True, allow_nan=False), file=self.out, flush=True)
             return

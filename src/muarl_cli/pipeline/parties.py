@@ -43,6 +43,13 @@ class Agents:
     """a policy or a served model, which plays every scenario"""
     in_process: bool = False
     """whether turns are generated here, in batches whose composition decides the last bits"""
+    chat: Any = None
+    """the served model behind `fixed`, where there is one"""
+
+    async def close(self) -> None:
+        """Let go of the connections to a served model."""
+        if self.chat is not None:
+            await self.chat.wire.close()
 
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
@@ -96,6 +103,7 @@ class Users:
         )
         self._made: dict[str, UserFactory] = {}
         self._spend = (prices, max_usd, folder)
+        self._chat: Any = None
         self.remote = any(name == "llm" for name, _ in self._shares)
         """whether turns come from outside of this process"""
         for name, _ in self._shares:
@@ -114,10 +122,15 @@ class Users:
             self._made[key] = scripted_user(scenario) if name == "scripted" else self._llm(scenario)
         return self._made[key]
 
+    async def close(self) -> None:
+        """Let go of the connections to a served model."""
+        if self._chat is not None:
+            await self._chat.wire.close()
+
     def _llm(self, scenario: Scenario) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
-        chat = chat_model(self.settings.model, self.settings.base_url, *self._spend)
+        chat = self._chat = self._chat or chat_model(self.settings.model, self.settings.base_url, *self._spend)
         rules = str(getattr(scenario, "user_guidelines", ""))
         return LlmUsers(
             chat,
@@ -227,6 +240,7 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             max_turn_tokens=settings.limits.max_turn_tokens,
             top_p=settings.top_p if settings.top_p < 1 else None,
         ),
+        chat=chat,
     )
 
 

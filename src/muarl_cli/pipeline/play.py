@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
@@ -123,10 +123,17 @@ def _grade(
 
 
 class Player:
-    """Plays jobs with the parties of a run and writes them down."""
+    """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
     def __init__(self, agents: Agents, users: Users, limits: Limits, in_flight: int, log: EpisodeLog) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.agents.close()
+        await self.users.close()
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""

@@ -87,15 +87,16 @@ async def play_all(
     if len(owed) < len(jobs):
         talk.say(sentence)
     won = done = 0
-    with talk.progress(len(jobs), "episodes") as bar:
+    async with player:
+        with talk.progress(len(jobs), "episodes") as bar:
 
-        def count(episode: Any) -> None:
-            nonlocal won, done
-            done += episode.valid
-            won += episode.reward == 1
-            bar.advance(reward=round(won / max(1, done), 3))
+            def count(episode: Any) -> None:
+                nonlocal won, done
+                done += episode.valid
+                won += episode.reward == 1
+                bar.advance(reward=round(won / max(1, done), 3))
 
-        return await player.run(jobs, count)
+            return await player.run(jobs, count)
 
 
 def lineage_of(settings: Any, folder: RunFolder, tasks: list[tuple[Scenario, Task]], agents: Agents) -> Lineage:
