@@ -71,7 +71,7 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
             families=families,
             planned=len(jobs),
         )
-        talk.show(comparison_table({settings.agent: scores}, {}).rich())
+        talk.show(comparison_table({settings.agent: scores}, title="Scores of these rollouts").rich())
         summary = {"score": scores.headline(), "full": scores.to_json(), "artifact": artifact_hash(out)}
         code = ExitCode.OK if scores.result in ("ok", "empty") else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
