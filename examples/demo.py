@@ -28,8 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = "1"
-"""of PyTorch, where OMP_NUM_THREADS does not say: a second one makes a model of this size slower as soon as anything else
-runs (five times slower was seen); the second core plays the evaluations"""
+"""of PyTorch, where OMP_NUM_THREADS does not say: a second one makes a model of this size slower as soon as anything
+else runs (five times slower was seen); the second core plays the evaluations"""
 GREEDY = ("--temperature", "0", "--trials", "1", "--no-floors")
 DIFFERENCES = {
     "sft_minus_base": ("base", "sft"),

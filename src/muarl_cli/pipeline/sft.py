@@ -253,7 +253,7 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
     own.folder.keep_metrics_until(trainer.position.step)
     begun = time.monotonic() - spent
     box = settings.stop_after_seconds
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
     with talk.progress(trainer.total_steps, "steps") as bar:
         bar.advance(trainer.position.step)
         while not trainer.done and not (box and time.monotonic() - begun >= box):
