@@ -114,6 +114,9 @@ class RunView:
 
     @cached_property
     def families(self) -> Mapping[str, str]:
+        """The intent family by task hash; empty unless every task is known here."""
+        if not {e.task_hash for e in self.episodes} <= self.tasks.keys():
+            return {}
         return {key: task.family for key, (_, task) in self.tasks.items()}
 
     def score(self, episodes: Iterable[Episode], planned: int | None = None) -> ScoreSummary:
