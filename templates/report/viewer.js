@@ -88,7 +88,7 @@
       const e = episodes[i];
       return h("tr", { "aria-selected": String(i === state.at), "data-at": i },
         h("td", {}, h("button", { type: "button", on: { click: () => open(i) } }, e.task)),
-        h("td", {}, e.stage.startsWith("eval/") ? e.stage.slice(5) : index.runs[e.run], e.step ? " · step " + e.step : "", " · " + e.rollout),
+        h("td", {}, name(e), e.step ? " · step " + e.step : "", " · " + e.rollout),
         h("td", { class: e.class }, e.class),
         h("td", {}, e.end),
         h("td", { title: index.layers.join(", ") }, e.layers.replace(/-/g, "·")));
@@ -109,7 +109,6 @@
     if (!state.shown.length) return;
     const place = state.shown.indexOf(state.at);
     const next = place < 0 ? 0 : Math.min(state.shown.length - 1, Math.max(0, place + by));
-    state.page = Math.floor(next / PAGE);
     open(state.shown[next]);
   }
 
@@ -117,12 +116,16 @@
   function open(i, quiet) {
     state.at = i;
     state.beside = -1;
+    const place = state.shown.indexOf(i);
+    if (place >= 0) state.page = Math.floor(place / PAGE);
     drawList();
     draw();
     const row = document.querySelector('tr[data-at="' + i + '"]');
     if (row && !quiet) row.scrollIntoView({ block: "nearest" });
     if (!quiet) history.replaceState(null, "", "#" + encodeURIComponent(index.runs[episodes[i].run] + "/" + episodes[i].id));
   }
+
+  function name(e) { return index.runs[e.run] + (e.stage.startsWith("eval/") ? ": " + e.stage.slice(5) : ""); }
 
   function siblings(i) {
     return episodes.map((_, j) => j).filter((j) => j !== i && episodes[j].key === episodes[i].key);
@@ -140,7 +143,7 @@
 
   function view(i, b, main) {
     const e = episodes[i];
-    const parts = [h("h3", {}, e.task + " · " + index.runs[e.run] + " · rollout " + e.rollout)];
+    const parts = [h("h3", {}, e.task + " · " + name(e) + " · rollout " + e.rollout)];
     parts.push(h("p", { class: "facts" }, h("b", { class: e.class }, e.class),
       " · reward " + (e.reward === null ? "–" : e.reward) + (b.advantage ? " · advantage " + b.advantage : "") + " · ended: ", h("b", {}, b.end.reason),
       b.end.detail ? " (" + b.end.detail + ")" : ""));
@@ -163,7 +166,7 @@
       state.beside = Number(select.value); draw(); } } },
       h("option", { value: -1 }, "nothing beside it"),
       others.slice(0, 200).map((j) => h("option", { value: j, selected: j === state.beside },
-        index.runs[episodes[j].run] + (episodes[j].stage.startsWith("eval/") ? " " + episodes[j].stage.slice(5) : "") + " · rollout " + episodes[j].rollout + " · " + episodes[j].class)));
+        name(episodes[j]) + (episodes[j].step ? " · step " + episodes[j].step : "") + " · rollout " + episodes[j].rollout + " · " + episodes[j].class)));
     return h("p", { class: "facts" }, others.length ? ["beside it: ", select, " "] : "no other rollout of this task here · ",
       h("button", { type: "button", id: "tokens", "aria-pressed": String(state.tokens), disabled: !e.tokens,
         on: { click: toggleTokens } }, e.tokens ? (state.tokens ? "show the talk" : "show tokens") : "no tokens here"));
@@ -211,7 +214,7 @@
       const lps = row.logprob.filter((v) => v !== null);
       const mean = lps.length ? (lps.reduce((a, v) => a + v, 0) / lps.length).toFixed(3) : "–";
       out.append(h("p", { class: "facts" }, "row " + (r + 1) + ": " + row.text.length + " tokens, " + trained + " sampled by the agent (underlined) · mean log-probability " + mean
-        + (b.advantage ? " · each trained with advantage " + b.advantage : "")));
+        + (b.advantage ? " · advantage " + b.advantage : "")));
       out.append(h("div", { class: "tokens" }, row.text.map((text, t) => {
         const lp = row.logprob[t], owner = row.owner[t];
         const heat = owner !== 3 ? "" : lp > -0.1 ? " p1" : lp > -0.7 ? "" : lp > -2 ? " p2" : lp > -4 ? " p3" : " p4";
@@ -240,7 +243,7 @@
     if (acts[event.key]) { event.preventDefault(); acts[event.key](); }
   });
 
-  el("rows").tHead.append(h("tr", {}, ["task", "run · rollout", "outcome", "end", "layers"].map((name) => h("th", { scope: "col" }, name))));
+  el("rows").tHead.append(h("tr", {}, ["task", "run · rollout", "outcome", "end", "layers"].map((title) => h("th", { scope: "col" }, title))));
   el("back").addEventListener("click", () => turnPage(-1));
   el("forth").addEventListener("click", () => turnPage(1));
   buildFilters();

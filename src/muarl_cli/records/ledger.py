@@ -83,8 +83,8 @@ def price_of(model: str, given: Mapping[str, Price]) -> Price:
 
 
 def read_spent(path: Path) -> tuple[float, float] | None:
-    """US dollars settled and still reserved in a ledger file; None where there is none. Reads only and takes no lock, so
-    that a run can be looked at while it spends; a torn last line is passed over."""
+    """US dollars settled and still reserved in a ledger file; None where there is none. Reads only and takes no lock,
+    so that a run can be looked at while it spends; a torn last line is passed over."""
     try:
         data = path.read_bytes()
     except OSError:

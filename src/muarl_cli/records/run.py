@@ -160,7 +160,7 @@ class RunFolder:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The intact metric rows of a run folder, without taking its lock: what looks at a run while it is being written."""
+    """The intact metric rows of a run folder, without taking its lock: for looking at a run while it is written."""
     return [json.loads(line) for line in _intact_rows(path / METRICS)[0]]
 
 

@@ -1,7 +1,7 @@
 """Line charts as SVG, drawn in Python: for the report, and as files for papers.
 
-Invariant: a chart is plain SVG with presentation attributes and no script, style or link in it, so it can stand in a page
-with a strict content policy; every text in it is escaped; equal data give equal bytes.
+Invariant: a chart is plain SVG with presentation attributes and no script, style or link in it, so it can stand in a
+page with a strict content policy; every text in it is escaped; equal data give equal bytes.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def svg(chart: Chart, standalone: bool = False) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" aria-label="{_escape(_caption(chart))}" font-family="sans-serif" font-size="10" fill="currentColor">'
+        f'role="img" aria-label="{_escape(_caption(chart))}" font-family="sans-serif" font-size="10" '
+        'fill="currentColor">'
     ]
     if standalone:
         parts.append(f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>')
@@ -134,9 +135,8 @@ def svg(chart: Chart, standalone: bool = False) -> str:
             f"{_short(tick)}</text>"
         )
     for x, anchor in ((x_low, "start"), (x_high, "end")):
-        parts.append(
-            f'<text x="{at(x, y_low).split(",")[0]}" y="{HEIGHT - _BOTTOM + 13}" text-anchor="{anchor}">{_short(x)}</text>'
-        )
+        place = at(x, y_low).split(",")[0]
+        parts.append(f'<text x="{place}" y="{HEIGHT - _BOTTOM + 13}" text-anchor="{anchor}">{_short(x)}</text>')
     parts.append(f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">step</text>')
     for line in chart.series:
         parts += _line(line, at)
@@ -163,8 +163,8 @@ def _line(line: Series, at: Any) -> list[str]:
     parts = [f"<g><title>{_escape(line.name)}</title>"]
     for stretch in filter(None, stretches):
         if len(stretch) == 1:
-            x, y = stretch[0].split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{_colour(i)}"/>')
+            across, down = stretch[0].split(",")
+            parts.append(f'<circle cx="{across}" cy="{down}" r="2.5" fill="{_colour(i)}"/>')
         else:
             parts.append(
                 f'<polyline points="{" ".join(stretch)}" fill="none" stroke="{_colour(i)}" stroke-width="1.6"{dash}/>'
@@ -203,7 +203,9 @@ def _caption(chart: Chart) -> str:
     for line in chart.series:
         known = [(x, y) for x, y in line.points if y is not None]
         if known:
-            said.append(f"{line.name} from {_short(known[0][1])} to {_short(known[-1][1])} at step {_short(known[-1][0])}")
+            said.append(
+                f"{line.name} from {_short(known[0][1])} to {_short(known[-1][1])} at step {_short(known[-1][0])}"
+            )
     return f"{chart.title}: {'; '.join(said)}"
 
 
@@ -224,7 +226,7 @@ def _escape(text: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str]) -> str:
-    """Horizontal stacked shares, a row each (label, share by part); parts keep their colours: pass, fail, not applicable."""
+    """Horizontal stacked shares, a row each (label, share by part), in green, red and grey by part."""
     shades = ("#1f8a4c", "#b3261e", "#9a9a9a")
     height = 22 * len(rows) + 8
     drawn = [

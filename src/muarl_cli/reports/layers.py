@@ -89,6 +89,17 @@ def from_layered(layered: Any) -> Judged:
     return Judged({name: str(layered.verdict(name)) for name in LAYERS}, findings)
 
 
+def outcome_class(episode: Episode, judged: Judged) -> str:
+    """One word for how an episode went: clean, corrupt, success (where layers are not scored), failure, invalid."""
+    if not episode.valid:
+        return "invalid"
+    if judged.clean:
+        return "clean"
+    if judged.corrupt:
+        return "corrupt"
+    return "success" if episode.reward == 1 else "failure"
+
+
 def rates(
     episodes: Sequence[Episode], judged: Mapping[str, Judged], of: Callable[[Judged], bool | None]
 ) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The report page: one HTML file with everything in it.
 
 Invariant: the page asks for nothing from outside and runs one script, whose hash stands in its content policy; all text
-is escaped by the template or, in the viewer, becomes a text node; tables are the same `Table` objects the terminal draws.
+is escaped by the template or, in the viewer, becomes a text node; tables are the `Table` objects the terminal draws.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _layers(runs: Sequence[RunView]) -> Section:
         return Section("layers", "Layers", say=NOT_SCORED if runs else "")
     parts = ("pass", "fail", "na")
     pictures = [bars([(f"{run.name}: {name}", part) for name, part in layer_shares(run)], parts) for run in judged]
-    say = "Of the valid episodes, the share that passes (green), fails (red), or that the layer does not apply to (grey)."
+    say = "Of the valid episodes, the share that passes (green), fails (red), or where it does not apply (grey)."
     return Section("layers", "Layers", (layer_table(runs), rule_table(judged)), say, pictures=tuple(pictures))
 
 

@@ -6,11 +6,12 @@ Invariant: like all tables they hold raw values; the terminal, the JSON and the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from muarl_cli.conversation.episode import Episode
 from muarl_cli.records.run import settings_diff
-from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, rule_counts
+from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, outcome_class, rule_counts
 from muarl_cli.reports.measures import layer_measures, safety_bound
 from muarl_cli.reports.run_view import RunView
 from muarl_cli.reports.tables import Column, Style, Table
@@ -213,7 +214,8 @@ def lineage_table(runs: Sequence[RunView]) -> Table:
             "parents": ", ".join(f"{p.role} {p.path}" for p in found.parents) or None,
             "tasks": len(found.tasks),
             "trained": len(found.trained_on()),
-            "by": ", ".join(f"{known.stage} {known.artifact[:12]} ({len(known.tasks)})" for known in found.trained) or None,
+            "by": ", ".join(f"{known.stage} {known.artifact[:12]} ({len(known.tasks)})" for known in found.trained)
+            or None,
             "seeds": ", ".join(f"{name} {value}" for name, value in found.seeds.items()) or None,
             "versions": ", ".join(f"{name} {value}" for name, value in sorted(found.versions.items())) or None,
         }
@@ -221,6 +223,43 @@ def lineage_table(runs: Sequence[RunView]) -> Table:
         if (found := run.lineage) is not None
     )
     return Table("Lineage", columns, rows)
+
+
+def episode_table(run: RunView, keep: Callable[[Episode], bool], limit: int) -> Table:
+    """One row an episode that `keep` lets through, at most `limit` (0 = all)."""
+    columns = (
+        Column("id", "episode"),
+        Column("task", "task"),
+        Column("stage", "stage"),
+        Column("step", "step", Style.COUNT),
+        Column("rollout", "rollout", Style.COUNT),
+        Column("class", "outcome"),
+        Column("reward", "reward", Style.DECIMAL),
+        Column("end", "end"),
+        Column("turns", "turns", Style.COUNT),
+        Column("rules", "broken rules"),
+    )
+    chosen = [episode for episode in run.episodes if keep(episode)]
+    rows = []
+    for episode in chosen[: limit or None]:
+        judged = run.judged.get(episode.episode_id, Judged({}))
+        rows.append(
+            {
+                "id": episode.episode_id,
+                "task": episode.task_id,
+                "stage": episode.stage,
+                "step": episode.step,
+                "rollout": episode.rollout,
+                "class": outcome_class(episode, judged),
+                "reward": episode.reward,
+                "end": episode.end.reason.value,
+                "turns": episode.usage.get("turns"),
+                "rules": ", ".join(judged.broken) or None,
+            }
+        )
+    left = len(chosen) - len(rows)
+    notes = (f"{left:,} more; --limit 0 shows all",) if left else ()
+    return Table(f"{run.name}: {len(chosen):,} of {len(run.episodes):,} episodes", columns, tuple(rows), notes)
 
 
 def _words(value: Mapping[str, Any], *names: str) -> str:

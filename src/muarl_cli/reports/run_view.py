@@ -162,12 +162,18 @@ class RunView:
         return self.scores[self.agent]
 
 
+def is_run(path: Path | str) -> bool:
+    """Whether a path is a run folder, or its log."""
+    folder = Path(path).parent if Path(path).name == LOG_NAME else Path(path)
+    return (folder / SETTINGS).exists() or (folder / LOG_NAME).exists()
+
+
 def load_run(path: Path | str, name: str = "", where: Callable[[Episode], bool] | None = None) -> RunView:
     """Read a run folder, or the folder of an `episodes.jsonl`. Raises `MuarlError` where it is neither."""
     folder = Path(path)
     if folder.name == LOG_NAME:
         folder = folder.parent
-    if not (folder / SETTINGS).exists() and not (folder / LOG_NAME).exists():
+    if not is_run(folder):
         raise MuarlError(
             f"{path} is no run",
             why=f"it holds neither {SETTINGS} nor {LOG_NAME}",

@@ -1,8 +1,8 @@
 """The data of the episode viewer: a small index that is always there, and bodies that are unpacked when looked at.
 
 Invariant: everything the page shows of an episode is in here as text, made visible (`figures.visible`) and never as
-markup; the same runs give the same bytes. Bodies are compressed in chunks, so that a thousand episodes stay a few MB and
-opening the page costs the index alone.
+markup; the same runs give the same bytes. Bodies are compressed in chunks, so that a thousand episodes stay a few MB
+and opening the page costs the index alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
+from muarl_cli.conversation.protocols import Owner
 from muarl_cli.errors import MuarlError
 from muarl_cli.reports.figures import decimal, visible
-from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged
+from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, outcome_class
 from muarl_cli.reports.replay import state_diffs
 from muarl_cli.reports.run_view import RunView
 
@@ -39,7 +40,7 @@ class ViewerData:
 
 
 def viewer_data(runs: Sequence[RunView], most_tokens: int) -> ViewerData:
-    """Index and bodies of all episodes of `runs`; token rows of at most `most_tokens` episodes, spread over each run."""
+    """Index and bodies of all episodes of `runs`; token rows of at most `most_tokens` of them, spread over each run."""
     entries: list[dict[str, Any]] = []
     bodies: list[dict[str, Any]] = []
     with_tokens = 0
@@ -48,13 +49,13 @@ def viewer_data(runs: Sequence[RunView], most_tokens: int) -> ViewerData:
         advantages = _advantages(run)
         tokens = _tokens(run, -(-most_tokens // len(runs)))
         with_tokens += len(tokens)
-        for episode in run.episodes:
+        for episode in (*run.own, *(e for floor in run.floors.values() for e in floor)):
             key = episode.episode_id
             judged = run.judged.get(key, Judged({}))
             entries.append(_entry(number, run, episode, judged, key in tokens))
             body = _body(episode, judged, diffs.get(key, {}))
             if key in advantages:
-                body["advantage"] = decimal(advantages[key], 3, signed=True)
+                body["advantage"] = advantages[key]
             if key in tokens:
                 body["tokens"] = tokens[key]
             bodies.append(body)
@@ -90,17 +91,6 @@ def _entry(number: int, run: RunView, episode: Episode, judged: Judged, tokens: 
         "turns": episode.usage.get("turns"),
         "tokens": tokens,
     }
-
-
-def outcome_class(episode: Episode, judged: Judged) -> str:
-    """One word for how an episode went: clean, corrupt, success (where layers are not scored), failure, invalid."""
-    if not episode.valid:
-        return "invalid"
-    if judged.clean:
-        return "clean"
-    if judged.corrupt:
-        return "corrupt"
-    return "success" if episode.reward == 1 else "failure"
 
 
 def _body(episode: Episode, judged: Judged, diffs: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -153,8 +143,8 @@ def _same_state(episode: Episode) -> bool:
     return episode.state.final == episode.state.gold
 
 
-def _advantages(run: RunView) -> dict[str, float]:
-    """The advantage each episode of an RL run was trained with, by id; none for runs that did not train."""
+def _advantages(run: RunView) -> dict[str, str]:
+    """The advantage each episode of an RL run was trained with, by id, as text; none for runs that did not train."""
     if run.stage != "rl-train":
         return {}
     from muarl_cli.training.advantages import group_advantages
@@ -165,8 +155,10 @@ def _advantages(run: RunView) -> dict[str, float]:
         groups.setdefault(episode.group_id, []).append(episode)
     found = {}
     for group in groups.values():
-        values = group_advantages([e.reward if e.valid else None for e in group], method).advantages
-        found |= {e.episode_id: value for e, value in zip(group, values, strict=True) if e.valid}
+        said = group_advantages([e.reward if e.valid else None for e in group], method)
+        for episode, value in zip(group, said.advantages, strict=True):
+            trained = decimal(value, 3, signed=True) if episode.valid else "none: the episode is invalid"
+            found[episode.episode_id] = trained if said.kept else f"none: the group was dropped ({said.why})"
     return found
 
 
@@ -190,7 +182,8 @@ def _tokens(run: RunView, most: int) -> dict[str, list[dict[str, Any]]]:
                 "text": [piece(token) for token in row.ids],
                 "owner": list(row.owners),
                 "logprob": [
-                    round(value, 3) if owner == 3 else None for value, owner in zip(row.logprobs, row.owners, strict=True)
+                    round(value, 3) if owner == 3 else None
+                    for value, owner in zip(row.logprobs, row.owners, strict=True)
                 ],
             }
             for row in rows
