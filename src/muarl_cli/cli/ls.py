@@ -76,9 +76,8 @@ def _models(root: Path) -> list[dict[str, Any]]:
         folder = config.parent
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         if size:
-            found.append(
-                {"model": str(folder), "megabytes": round(size / 1e6), "lineage": _yes(folder / "lineage.json")}
-            )
+            known = "yes" if (folder / "lineage.json").exists() else "no"
+            found.append({"model": str(folder), "megabytes": round(size / 1e6), "lineage": known})
     return found
 
 

@@ -27,7 +27,7 @@ def status(
     talk = Talk(json=json)
     with talk.data_only():
         view = load_run(run)
-        found = status_of(view, _planned(view))
+        found = status_of(view, _plan(view))
     if json:
         talk.result(found.to_json())
     else:
@@ -36,8 +36,8 @@ def status(
     return 0
 
 
-def _planned(view: Any) -> int | None:
-    """How many episodes (of the run itself) its stage plans; None where the plan cannot be made here."""
+def _plan(view: Any) -> Any:
+    """What the stage of a run plans to do; None where the plan cannot be made here."""
     from importlib import import_module
 
     from muarl_cli.cli.launch import MODULES
@@ -46,10 +46,9 @@ def _planned(view: Any) -> int | None:
     try:
         stage = Stage(view.stage.replace("-", "_"))
         settings = MODELS[stage].model_validate(view.settings)
-        planned = import_module(f"muarl_cli.pipeline.{MODULES[stage.value]}").plan(settings).get("episodes")
+        return import_module(f"muarl_cli.pipeline.{MODULES[stage.value]}").plan(settings)
     except Exception:  # settings of another version, a source that is not installed: then there is no plan to show
         return None
-    return planned if isinstance(planned, int) else None
 
 
 def _lines(found: Any) -> list[str]:
@@ -70,7 +69,8 @@ def _lines(found: Any) -> list[str]:
         lines.append("faults: " + ", ".join(f"{n} {clean(reason, True)}" for reason, n in found.faults.items()))
     if found.step is not None:
         figures = [f"{clean(k, True)} {v:.4g}" for k, v in found.last_step.items() if isinstance(v, float)]
-        lines.append(f"step: {found.step}  " + "  ".join(figures[:8]))
+        steps = f" of {found.planned_steps:,}" if found.planned_steps else ""
+        lines.append(f"step: {found.step:,}{steps}  " + "  ".join(figures[:8]))
     if found.spent_usd is not None:
         lines.append(f"spent: {found.spent_usd:.4f} US dollars, {found.reserved_usd:.4f} reserved")
     if found.torn:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class Status:
     valid: int
     floor_episodes: int
     planned: int | None
+    planned_steps: int | None
+    """of a stage that learns"""
     faults: dict[str, int]
     reward: float | None
     """mean over valid episodes so far: a glance, not a score"""
@@ -53,11 +56,12 @@ class Status:
         return asdict(self)
 
 
-def status_of(run: RunView, planned: int | None = None) -> Status:
-    """The status of a run as it was read; `planned` is how many episodes its stage plans, where known."""
+def status_of(run: RunView, plan: Mapping[str, Any] | None = None) -> Status:
+    """The status of a run as it was read; `plan` is what its stage says it will do (`episodes`, `steps`), where known."""
     holder = holder_of(run.folder)
     state = "running" if holder else "finished" if run.summary is not None else "stopped"
     rewards = [float(e.reward) for e in run.own if e.valid and e.reward is not None]
+    steps = _count(plan, "steps")
     last = dict(run.metrics[-1]) if run.metrics else {}
     return Status(
         run=str(run.folder),
@@ -68,7 +72,8 @@ def status_of(run: RunView, planned: int | None = None) -> Status:
         episodes=len(run.own),
         valid=sum(e.valid for e in run.own),
         floor_episodes=sum(e.stage in FLOOR_STAGES for e in run.episodes),
-        planned=planned,
+        planned=None if steps else _count(plan, "episodes"),
+        planned_steps=steps,
         faults=dict(sorted(Counter(e.end.reason.value for e in run.own if not e.valid).items())),
         reward=sum(rewards) / len(rewards) if rewards else None,
         step=last.get("step"),
@@ -79,6 +84,11 @@ def status_of(run: RunView, planned: int | None = None) -> Status:
         last_write=_last_write(run.folder),
         next_step="" if state != "stopped" else f"run the same command again to resume (--out {run.folder})",
     )
+
+
+def _count(plan: Mapping[str, Any] | None, name: str) -> int | None:
+    value = (plan or {}).get(name)
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def holder_of(folder: Path) -> str:

@@ -182,7 +182,7 @@ def _tokens(run: RunView, most: int) -> dict[str, list[dict[str, Any]]]:
                 "text": [piece(token) for token in row.ids],
                 "owner": list(row.owners),
                 "logprob": [
-                    round(value, 3) if owner == 3 else None
+                    round(value, 3) if owner == Owner.AGENT else None
                     for value, owner in zip(row.logprobs, row.owners, strict=True)
                 ],
             }
