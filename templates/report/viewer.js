@@ -155,7 +155,8 @@
     parts.push(h("details", {}, h("summary", { class: "facts" }, "about this episode"),
       facts.map(([name, v]) => h("p", { class: "facts" }, h("b", {}, name + ": "), v))));
     if (main) parts.push(controls(i, e));
-    if (b.findings.length) parts.push(h("p", {}, b.findings.map(badge)));
+    const whole = b.findings.filter((f) => f.verdict === "fail");
+    if (whole.length) parts.push(h("p", {}, whole.map(badge)));
     parts.push(state.tokens ? tokenView(b) : h("ol", { class: "talk" }, b.events.map((event) => eventView(event, b.end))));
     return parts;
   }

@@ -6,10 +6,12 @@ Invariant: a layer that nobody judged is absent, never a pass; clean success exi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
+from muarl_cli.errors import MuarlError
 
 LAYERS = ("outcome", "policy", "communication", "safety", "recovery")
 PASS, FAIL, NA = "pass", "fail", "na"
@@ -66,7 +68,8 @@ def judge_run(
         if episode.episode_id in known and known[episode.episode_id].complete:
             continue
         if episode.valid and episode.task_hash in tasks:
-            known[episode.episode_id] = from_layered(judge(episode, *tasks[episode.task_hash]))
+            with suppress(MuarlError):  # an episode that cannot be judged stays "not scored"
+                known[episode.episode_id] = from_layered(judge(episode, *tasks[episode.task_hash]))
     return known
 
 
@@ -81,12 +84,13 @@ def from_verdict(row: Mapping[str, Any]) -> Judged:
 
 
 def from_layered(layered: Any) -> Judged:
-    """What `scoring.layers.judge` returned."""
+    """What `scoring.layers.judge` returned; a layer fails where any finding fails, passes where one could."""
     findings = tuple(
         {"rule": str(f.rule), "layer": str(f.layer), "verdict": str(f.verdict), "at": f.at, "why": str(f.why)}
         for f in layered.findings
     )
-    return Judged({name: str(layered.verdict(name)) for name in LAYERS}, findings)
+    seen = {name: {f["verdict"] for f in findings if f["layer"] == name} for name in LAYERS}
+    return Judged({name: next((v for v in (FAIL, PASS) if v in seen[name]), NA) for name in LAYERS}, findings)
 
 
 def outcome_class(episode: Episode, judged: Judged) -> str:

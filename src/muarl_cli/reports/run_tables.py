@@ -48,25 +48,29 @@ def layer_table(runs: Sequence[RunView]) -> Table:
         Column("safety_events", "safety events", Style.COUNT),
         Column("safety_bound", "at most (95 %)", Style.PERCENT),
     )
-    rows = []
-    notes = []
+    floors: dict[str, list[dict[str, Any]]] = {}
+    own = []
     for run in runs:
-        for name, episodes in {**run.floors, run.agent: run.own}.items():
-            if not episodes:
-                continue
-            found = {m.name: m for m in layer_measures(run, episodes)}
-            label = run.name if name == run.agent else f"{name.replace('_', ' ')} of {run.name}"
-            events = found["safety_events"].value
-            rows.append(
-                {"name": label, **{key: m.interval for key, m in found.items() if key != "safety_events"}}
-                | {
-                    "safety_events": None if events is None else int(events),
-                    "safety_bound": safety_bound(episodes, run.judged),
-                }
-            )
-            if name == run.agent and found["clean_success"].value is None:
-                notes.append(f"{run.name}: {NOT_SCORED}")
+        for name, episodes in run.floors.items():
+            floors.setdefault(name, []).append({"name": f"{name} of {run.name}", **_layer_cells(run, episodes)})
+        if run.own:
+            own.append({"name": run.name, **_layer_cells(run, run.own)})
+    rows = []
+    for name, found in floors.items():  # floors of the same tasks are the same: shown once
+        same = all({**row, "name": ""} == {**found[0], "name": ""} for row in found)
+        rows += [{**found[0], "name": name}] if same else found
+    notes = [f"{row['name']}: {NOT_SCORED}" for row in own if row["clean_success"] is None]
+    rows = [{**row, "name": str(row["name"]).replace("_", " ")} for row in rows] + own
     return Table("Layers", columns, tuple(rows), tuple(notes))
+
+
+def _layer_cells(run: RunView, episodes: Sequence[Episode]) -> dict[str, Any]:
+    found = {m.name: m for m in layer_measures(run, episodes)}
+    events = found.pop("safety_events").value
+    return {name: measure.interval for name, measure in found.items()} | {
+        "safety_events": None if events is None else int(events),
+        "safety_bound": safety_bound(episodes, run.judged),
+    }
 
 
 def layer_shares(run: RunView) -> list[tuple[str, dict[str, float]]]:

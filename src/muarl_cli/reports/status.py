@@ -57,7 +57,7 @@ class Status:
 
 
 def status_of(run: RunView, plan: Mapping[str, Any] | None = None) -> Status:
-    """The status of a run as it was read; `plan` is what its stage says it will do (`episodes`, `steps`), where known."""
+    """The status of a run as it was read; `plan` is what its stage plans (`episodes`, `steps`), where known."""
     holder = holder_of(run.folder)
     state = "running" if holder else "finished" if run.summary is not None else "stopped"
     rewards = [float(e.reward) for e in run.own if e.valid and e.reward is not None]
