@@ -6,18 +6,17 @@ Plays two scripted agents, then looks for every cell of every table in all three
 
 from __future__ import annotations
 
-import contextlib
 import html
 import io
 import json
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
-from muarl_cli.cli.app import main
 from muarl_cli.reports.page import report_json, report_page, report_sections
 from muarl_cli.reports.run_view import load_runs
 from muarl_cli.reports.tables import draw
@@ -25,9 +24,9 @@ from muarl_cli.reports.tables import draw
 
 def measure(root: Path) -> dict[str, int]:
     for agent in ("careful", "hasty"):
-        words = ["eval", "--agent", agent, "--tasks", "builtin:retail:dev", "--trials", "2", "--json"]
-        with contextlib.redirect_stdout(sys.stderr):
-            main([*words, "--out", str(root / agent)])
+        words = ["eval", "--agent", agent, "--tasks", "builtin:retail:dev", "--trials", "2", "--out", str(root / agent)]
+        played = [sys.executable, "-m", "muarl_cli", *words]
+        subprocess.run(played, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     runs = load_runs([root / "careful", root / "hasty"])
     sections = report_sections(runs)
     tables = [table for section in sections for table in (*section.tables, *section.details)]

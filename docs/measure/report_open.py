@@ -6,9 +6,9 @@ the episodes and shows the first one. Run it as `python docs/measure/report_open
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from reports.browser import MISSING, Browser
 
-from muarl_cli.cli.app import main
 from muarl_cli.reports.page import report_page
 from muarl_cli.reports.run_view import load_runs
 
@@ -28,8 +27,8 @@ READY = "document.documentElement.dataset.ready && document.querySelector('#left
 
 def measure(root: Path) -> dict[str, object]:
     tasks = ["--tasks", "builtin:retail:dev,builtin:library:dev", "--trials", "3"]
-    with contextlib.redirect_stdout(sys.stderr):
-        main(["eval", "--agent", "hasty", *tasks, "--out", str(root / "run"), "--json"])
+    played = [sys.executable, "-m", "muarl_cli", "eval", "--agent", "hasty", *tasks, "--out", str(root / "run")]
+    subprocess.run(played, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (run,) = load_runs([root / "run"])
     made = time.monotonic()
     page = report_page([run])
