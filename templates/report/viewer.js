@@ -244,6 +244,10 @@
     if (acts[event.key]) { event.preventDefault(); acts[event.key](); }
   });
 
+  if (typeof DecompressionStream === "undefined") {
+    el("episodes").append(h("p", {}, "This browser cannot unpack the episodes; use one from 2023 or later. The summary above is complete."));
+    return;
+  }
   el("rows").tHead.append(h("tr", {}, ["task", "run · rollout", "outcome", "end", "layers"].map((title) => h("th", { scope: "col" }, title))));
   el("back").addEventListener("click", () => turnPage(-1));
   el("forth").addEventListener("click", () => turnPage(1));

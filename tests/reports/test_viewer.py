@@ -32,6 +32,16 @@ def test_every_episode_is_in_the_index_and_its_body_at_the_same_place(runs: list
     assert next(e["stage"] for e in index["episodes"]) == "eval", "a run's own episodes stand before its floors"
 
 
+def test_a_long_run_is_shown_in_part_and_says_so(runs: list[RunView]) -> None:
+    from muarl_cli.reports.page import report_page
+
+    data = viewer_data(runs, 0, 6)
+    assert data.episodes == 6 and {e["run"] for e in json.loads(data.index)["episodes"]} == {0, 1}
+    total = sum(len(run.episodes) for run in runs)
+    assert f"6 episodes, evenly spread; {total - 6} more" in report_page(runs, episodes=6)
+    assert "evenly spread" not in report_page(runs)
+
+
 def test_each_write_shows_what_it_changed(runs: list[RunView]) -> None:
     run = runs[0]
     diffs = state_diffs(run.own, run.tasks)

@@ -23,6 +23,7 @@ def report(
     charts: Annotated[Path | None, typer.Option("--charts", help="folder for the curves as SVG files")] = None,
     title: Annotated[str, typer.Option("--title", help="heading of the page")] = "",
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="episodes whose tokens are put in")] = 100,
+    episodes: Annotated[int, typer.Option("--episodes", min=0, help="episodes in the viewer; 0 = all")] = 5000,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:
@@ -38,12 +39,12 @@ def report(
             if path not in chosen:
                 talk.say(f"{path} is no run; left out")
         views = load_runs(chosen or runs)
-        page = report_page(views, title, tokens).encode("utf-8")
+        page = report_page(views, title, tokens, episodes).encode("utf-8")
         output.parent.mkdir(parents=True, exist_ok=True)
         replace_file(output, page)
         drawn = write_charts(views, charts) if charts is not None else []
-        episodes = sum(len(view.episodes) for view in views)
-        found = {"output": str(output), "bytes": len(page), "episodes": episodes, "charts": drawn}
+        logged = sum(len(view.episodes) for view in views)
+        found = {"output": str(output), "bytes": len(page), "episodes": logged, "charts": drawn}
         if json:
             found["sections"] = report_json(views)
     talk.result(found)

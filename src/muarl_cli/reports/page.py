@@ -75,13 +75,14 @@ def report_sections(runs: Sequence[RunView]) -> list[Section]:
     return [section for section in found if not section.empty]
 
 
-def report_page(runs: Sequence[RunView], title: str = "", tokens: int = 100) -> str:
-    """The page as HTML text. `tokens`: of how many episodes the token rows are put in."""
+def report_page(runs: Sequence[RunView], title: str = "", tokens: int = 100, episodes: int = 5000) -> str:
+    """The page as HTML text. The viewer holds at most `episodes` episodes (0 = all), and token rows of `tokens` of
+    them; the tables are always about all."""
     from jinja2 import Environment
     from markupsafe import Markup
 
     sections = report_sections(runs)
-    viewer = viewer_data(runs, tokens) if any(run.episodes for run in runs) else None
+    viewer = viewer_data(runs, tokens, episodes) if any(run.episodes for run in runs) else None
     css, js = _file("style.css"), _file("viewer.js")
     environment = Environment(autoescape=True, trim_blocks=False)
     names = [run.name for run in runs]
@@ -92,7 +93,7 @@ def report_page(runs: Sequence[RunView], title: str = "", tokens: int = 100) -> 
         css=Markup(css),  # our own files, not text from outside
         js=Markup(js),
         sections=[_shown(section) for section in sections],
-        viewer=_markup(viewer),
+        viewer=_markup(viewer, sum(len(run.episodes) for run in runs)),
         footer="Made by muarl report. Intervals are 95 % bootstrap intervals over tasks; floors stand first.",
     )
 
@@ -180,7 +181,7 @@ def _table(table: Table) -> dict[str, Any]:
     }
 
 
-def _markup(viewer: ViewerData | None) -> dict[str, Any] | None:
+def _markup(viewer: ViewerData | None, total: int) -> dict[str, Any] | None:
     from markupsafe import Markup
 
     if viewer is None:
@@ -190,6 +191,7 @@ def _markup(viewer: ViewerData | None) -> dict[str, Any] | None:
         "index": Markup(viewer.index),
         "chunks": [Markup(chunk) for chunk in viewer.chunks],
         "episodes": viewer.episodes,
+        "left_out": total - viewer.episodes,
     }
 
 

@@ -39,17 +39,20 @@ class ViewerData:
     with_tokens: int
 
 
-def viewer_data(runs: Sequence[RunView], most_tokens: int) -> ViewerData:
-    """Index and bodies of all episodes of `runs`; token rows of at most `most_tokens` of them, spread over each run."""
+def viewer_data(runs: Sequence[RunView], most_tokens: int, most: int = 0) -> ViewerData:
+    """Index and bodies of the episodes of `runs`, of each run at most its part of `most` (0 = all), evenly spread;
+    token rows of at most `most_tokens` of them."""
     entries: list[dict[str, Any]] = []
     bodies: list[dict[str, Any]] = []
     with_tokens = 0
     for number, run in enumerate(runs):
-        diffs = state_diffs(run.episodes, run.tasks)
+        everything = [*run.own, *(e for floor in run.floors.values() for e in floor)]
+        chosen = _spread(everything, -(-most // len(runs)) if most else len(everything))
+        diffs = state_diffs(chosen, run.tasks)
         advantages = _advantages(run)
-        tokens = _tokens(run, -(-most_tokens // len(runs)))
+        tokens = _tokens(run, chosen, -(-most_tokens // len(runs)))
         with_tokens += len(tokens)
-        for episode in (*run.own, *(e for floor in run.floors.values() for e in floor)):
+        for episode in chosen:
             key = episode.episode_id
             judged = run.judged.get(key, Judged({}))
             entries.append(_entry(number, run, episode, judged, key in tokens))
@@ -162,10 +165,9 @@ def _advantages(run: RunView) -> dict[str, str]:
     return found
 
 
-def _tokens(run: RunView, most: int) -> dict[str, list[dict[str, Any]]]:
+def _tokens(run: RunView, episodes: Sequence[Episode], most: int) -> dict[str, list[dict[str, Any]]]:
     """Token rows by episode id, as columns: pieces of text (or ids), owners, log-probabilities of sampled ones."""
-    ids = [e.episode_id for e in run.own if e.episode_id in run.tokens]
-    chosen = [ids[i * len(ids) // most] for i in range(most)] if most < len(ids) else ids
+    chosen = _spread([e.episode_id for e in episodes if e.episode_id in run.tokens], most)
     if not chosen:
         return {}
     from muarl_cli.records.tokens import TokenShards
@@ -189,6 +191,11 @@ def _tokens(run: RunView, most: int) -> dict[str, list[dict[str, Any]]]:
             for row in rows
         ]
     return found
+
+
+def _spread(items: list[Any], most: int) -> list[Any]:
+    """At most `most` of them, evenly spread, in order."""
+    return [items[i * len(items) // most] for i in range(most)] if most < len(items) else items
 
 
 def _pieces(run: RunView) -> Any:
