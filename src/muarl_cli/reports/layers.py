@@ -74,9 +74,11 @@ def judge_run(
 
 
 def from_verdict(row: Mapping[str, Any]) -> Judged:
-    """A row of `verdicts.jsonl`; what is not well formed in it is left out."""
-    layers = row.get("layers")
-    findings = row.get("findings")
+    """A row of `verdicts.jsonl`: `layers` as {layer: verdict} with `findings` beside it, or both inside `layers`; what is
+    not well formed in it is left out."""
+    layers, findings = row.get("layers"), row.get("findings")
+    if isinstance(layers, Mapping) and isinstance(layers.get("verdicts"), Mapping):  # as `Layered.to_json` nests them
+        layers, findings = layers["verdicts"], layers.get("findings", findings)
     return Judged(
         {name: str(layers[name]) for name in LAYERS if isinstance(layers, Mapping) and name in layers},
         tuple(_finding(f) for f in findings if isinstance(f, Mapping)) if isinstance(findings, list) else (),
