@@ -74,8 +74,8 @@ def judge_run(
 
 
 def from_verdict(row: Mapping[str, Any]) -> Judged:
-    """A row of `verdicts.jsonl`: `layers` as {layer: verdict} with `findings` beside it, or both inside `layers`; what is
-    not well formed in it is left out."""
+    """A row of `verdicts.jsonl`: `layers` as {layer: verdict} with `findings` beside it, or both inside `layers`. What
+    is not well formed in it is left out."""
     layers, findings = row.get("layers"), row.get("findings")
     if isinstance(layers, Mapping) and isinstance(layers.get("verdicts"), Mapping):  # as `Layered.to_json` nests them
         layers, findings = layers["verdicts"], layers.get("findings", findings)

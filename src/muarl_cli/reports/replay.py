@@ -1,4 +1,4 @@
-"""What each write changed: the calls of an episode replayed on a fresh world of its task.
+"""What each write changed: the writes of an episode replayed on a fresh world of its task.
 
 Invariant: a replay is shown only where it ends in the fingerprint that the log has; else nothing is shown, since a
 difference that may be wrong is worse than none.
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
-from muarl_cli.conversation.events import Actor, Kind
+from muarl_cli.conversation.events import Actor, Kind, ToolClass
 from muarl_cli.conversation.tools import ToolCall
 
 Records = dict[tuple[str, str], tuple[Any, Any]]
@@ -20,6 +20,8 @@ Records = dict[tuple[str, str], tuple[Any, Any]]
 Change = list[str]
 """field, before, after, as text"""
 MOST_FIELDS, LONGEST = 24, 160
+_NO_CHANGE = (ToolClass.READ, ToolClass.GENERIC)
+"""classes that leave the state alone, and so need no replay"""
 
 
 def state_diffs(episodes: Iterable[Episode], tasks: Mapping[str, Any]) -> dict[str, dict[int, list[dict[str, Any]]]]:
@@ -56,7 +58,7 @@ async def _replay(episode: Episode, scenario: Any, task: Any) -> dict[int, list[
                 pending.append((event.call.name, event.call.arguments, event.actor.value))
             elif event.actor is Actor.WORLD and pending:
                 name, arguments, requestor = _taken(pending, event.call.name)
-                if event.kind is not Kind.RESULT or arguments is None:
+                if event.kind is not Kind.RESULT or arguments is None or event.call.klass in _NO_CHANGE:
                     continue
                 await world.call(ToolCall(event.call.id, name, dict(arguments)), requestor)
                 if event.call.writes:
