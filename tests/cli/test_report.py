@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_a_folder_among_several_that_is_no_run_is_named_and_left_out(muarl: Any,
     assert code == 0 and "is no run; left out" in err
     code, _, err = muarl("report", str(tmp_path))
     assert code == ExitCode.MISSING_INPUT and "muarl ls" in err
+
+
+def test_an_unfinished_run_with_a_torn_log_is_reported_as_such(muarl: Any, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "hasty", tmp_path / "cut")
+    for name in ("summary.json", "lineage.json"):
+        (tmp_path / "cut" / name).unlink()
+    with (tmp_path / "cut" / "episodes.jsonl").open("ab") as file:
+        file.write(b'{"schema":"muarl.episode/1.0",')
+    code, out, _ = muarl("report", str(tmp_path / "cut"), "-o", str(tmp_path / "r.html"), "--json")
+    sections = json.loads(out)["sections"]
+    assert code == 0 and sections["runs"][0]["rows"][0]["state"] == "not finished"
+    assert sections["runs"][0]["notes"] == ["cut: 1 damaged lines passed over"]
+    whole = json.loads(muarl("report", "runs/hasty", "-o", str(tmp_path / "w.html"), "--json")[1])["sections"]
+    assert sections["scores"][0]["rows"][-1]["write_tasks"] == whole["scores"][0]["rows"][-1]["write_tasks"] is not None
+    assert muarl("gate", str(tmp_path / "cut"))[0] == ExitCode.GATE_FAILED
 
 
 def test_ls_lists_runs_domains_users_and_profiles(muarl: Any) -> None:
