@@ -15,7 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from muarl_cli import __version__
-from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldstart
+from muarl_cli.cli import (
+    compare,
+    config,
+    evaluate,
+    gate,
+    ls,
+    report,
+    rl_train,
+    rollout,
+    sft,
+    show,
+    status,
+    synth_coldstart,
+)
 from muarl_cli.errors import ExitCode, MuarlError
 
 INTERRUPTED = 130
@@ -52,7 +65,7 @@ Example, offline and on two cores (`make demo` does all five stages):
 
 Settings: flag > environment (MUARL_ROLLOUT__IN_FLIGHT=4) > --config FILE
 > --profile > stage page. The same command again resumes. Exit codes: 0 fine,
-2 finished with faults, 64 usage, 75 run it again, 78 settings, 130 interrupted.
+1 gate failed, 2 finished with faults, 64 usage, 75 run it again, 78 settings, 130 interrupted.
 More: muarl COMMAND --help"""
 
 
@@ -101,6 +114,12 @@ _add("sft", sft.sft, sft, _STAGES)
 _add("rollout", rollout.rollout, rollout, _STAGES)
 _add("rl-train", rl_train.rl_train, rl_train, _STAGES)
 _add("eval", evaluate.evaluate, evaluate, _STAGES)
+_add("report", report.report, report, _TOOLS)
+_add("show", show.show, show, _TOOLS)
+_add("status", status.status, status, _TOOLS)
+_add("compare", compare.compare, compare, _TOOLS)
+_add("gate", gate.gate, gate, _TOOLS)
+_add("ls", ls.ls, ls, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 
 

@@ -82,6 +82,27 @@ def price_of(model: str, given: Mapping[str, Price]) -> Price:
     return price
 
 
+def read_spent(path: Path) -> tuple[float, float] | None:
+    """US dollars settled and still reserved in a ledger file; None where there is none. Reads only and takes no lock,
+    so that a run can be looked at while it spends; a torn last line is passed over."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    settled, open_ = 0.0, dict[str, float]()
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        try:
+            row = json.loads(line)
+            operation, ticket, usd = row["op"], row["id"], float(row["usd"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if operation == "reserve":
+            open_[ticket] = usd
+        elif open_.pop(ticket, None) is not None:
+            settled += usd
+    return settled, sum(open_.values())
+
+
 class Ledger:
     """Reservations and settlements in one file, capped at `cap_usd`. Safe across threads and processes."""
 

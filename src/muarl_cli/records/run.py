@@ -159,6 +159,11 @@ class RunFolder:
         self.close()
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The intact metric rows of a run folder, without taking its lock: for looking at a run while it is written."""
+    return [json.loads(line) for line in _intact_rows(path / METRICS)[0]]
+
+
 def read_settings(path: Path) -> dict[str, Any] | None:
     """The settings a run folder stands for, or None where it has none. Raises `MuarlError` (BAD_DATA)."""
     import yaml

@@ -6,6 +6,7 @@ Invariant: tables, Markdown and evidence rows all go through these functions, so
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,17 @@ def interval(value: Any, digits: int = 2, signed: bool = False) -> str:
         return NOTHING
     mean, low, high = (decimal(parts[name], digits, signed) for name in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def visible(text: object) -> str:
+    """Untrusted text for a page: control, direction and zero-width characters are written out (`⟨U+202E⟩`), so that
+    what is read is what was written; newlines and tabs stay."""
+    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", str(text).replace("\r\n", "\n"))
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,274 @@
+"""Tables over whole runs: layers, rules, spend, lineage, users, settings that differ.
+
+Invariant: like all tables they hold raw values; the terminal, the JSON and the page write the same cells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from muarl_cli.conversation.episode import Episode
+from muarl_cli.records.run import settings_diff
+from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, outcome_class, rule_counts
+from muarl_cli.reports.measures import layer_measures, safety_bound
+from muarl_cli.reports.run_view import RunView
+from muarl_cli.reports.tables import Column, Style, Table
+from muarl_cli.scoring.summary import ScoreSummary
+
+NOT_SCORED = "layers: not scored"
+
+
+def named_scores(runs: Sequence[RunView]) -> dict[str, ScoreSummary]:
+    """All scores of several runs by name: floors once where a single run has them, else under the name of their run."""
+    found: dict[str, ScoreSummary] = {}
+    for run in runs:
+        for name, score in run.scores.items():
+            label = run.name if name == run.agent else name if len(runs) == 1 else f"{name} of {run.name}"
+            found[label] = score
+    floors = [name for run in runs for name in run.floors]
+    for name in dict.fromkeys(floors):  # floors of the same tasks are the same: shown once
+        of = [key for key in found if key == name or key.startswith(f"{name} of ")]
+        if len({tuple(sorted(found[key].task_means.items())) for key in of}) == 1:
+            first = found[of[0]]
+            for key in of:
+                del found[key]
+            found[name] = first
+    return found
+
+
+def layer_table(runs: Sequence[RunView]) -> Table:
+    """One row a run (and a floor): clean and corrupt success, each layer's pass rate, safety events."""
+    columns = (
+        Column("name", "agent"),
+        Column("clean_success", "clean success", Style.INTERVAL),
+        Column("corrupt_success", "corrupt success", Style.INTERVAL),
+        *(Column(name, name, Style.INTERVAL) for name in LAYERS),
+        Column("safety_events", "safety events", Style.COUNT),
+        Column("safety_bound", "at most (95 %)", Style.PERCENT),
+    )
+    floors: dict[str, list[dict[str, Any]]] = {}
+    own = []
+    for run in runs:
+        for name, episodes in run.floors.items():
+            floors.setdefault(name, []).append({"name": f"{name} of {run.name}", **_layer_cells(run, episodes)})
+        if run.own:
+            own.append({"name": run.name, **_layer_cells(run, run.own)})
+    rows = []
+    for name, found in floors.items():  # floors of the same tasks are the same: shown once
+        same = all({**row, "name": ""} == {**found[0], "name": ""} for row in found)
+        rows += [{**found[0], "name": name}] if same else found
+    notes = [f"{row['name']}: {NOT_SCORED}" for row in own if row["clean_success"] is None]
+    rows = [{**row, "name": str(row["name"]).replace("_", " ")} for row in rows] + own
+    return Table("Layers", columns, tuple(rows), tuple(notes))
+
+
+def _layer_cells(run: RunView, episodes: Sequence[Episode]) -> dict[str, Any]:
+    found = {m.name: m for m in layer_measures(run, episodes)}
+    events = found.pop("safety_events").value
+    return {name: measure.interval for name, measure in found.items()} | {
+        "safety_events": None if events is None else int(events),
+        "safety_bound": safety_bound(episodes, run.judged),
+    }
+
+
+def layer_shares(run: RunView) -> list[tuple[str, dict[str, float]]]:
+    """Of the valid episodes of a run, the shares that pass, fail, or that a layer does not apply to; by layer."""
+    known = [run.judged[e.episode_id] for e in run.own if e.valid and e.episode_id in run.judged]
+    found = []
+    for name in LAYERS:
+        verdicts = Counter(j.layers[name] for j in known if name in j.layers)
+        total = sum(verdicts.values())
+        if total:
+            found.append((name, {part: verdicts[part] / total for part in (PASS, FAIL, NA)}))
+    return found
+
+
+def rule_table(runs: Sequence[RunView]) -> Table:
+    """Every rule that applied somewhere: in how many episodes, and in how many it was broken."""
+    columns = (
+        Column("run", "run"),
+        Column("rule", "rule"),
+        Column("layer", "layer"),
+        Column("episodes", "applied in", Style.COUNT),
+        Column("broken", "broken in", Style.COUNT),
+        Column("share", "share", Style.PERCENT),
+    )
+    rows: list[Mapping[str, Any]] = []
+    for run in runs:
+        for rule, counts in rule_counts(run.own, run.judged).items():
+            share = counts["broken"] / counts["episodes"]
+            rows.append({"run": run.name, "rule": rule, **counts, "share": share})
+    rows.sort(key=lambda row: (-row["broken"], row["run"], row["rule"]))
+    return Table("Rules", columns, tuple(rows))
+
+
+def run_table(runs: Sequence[RunView]) -> Table:
+    """What each run is: stage, agent, user, tasks, episodes, whether it is finished, what it cost."""
+    columns = (
+        Column("name", "run"),
+        Column("stage", "stage"),
+        Column("run_id", "run id"),
+        Column("agent", "agent"),
+        Column("user", "user"),
+        Column("tasks", "tasks"),
+        Column("episodes", "episodes", Style.COUNT),
+        Column("state", "state"),
+        Column("spent", "US dollars", Style.DECIMAL),
+        Column("reserved", "reserved", Style.DECIMAL),
+    )
+    rows = tuple(
+        {
+            "name": run.name,
+            "stage": run.stage,
+            "run_id": run.run_id,
+            "agent": ", ".join(sorted({_words(e.agent, "kind", "model") for e in run.own})) or None,
+            "user": ", ".join(sorted({_words(e.user, "backend", "model") for e in run.own})) or None,
+            "tasks": ", ".join(sorted({f"{e.scenario}:{e.split}" for e in run.own})) or None,
+            "episodes": len(run.episodes),
+            "state": "finished" if run.summary is not None else "not finished",
+            "spent": run.spend[0] if run.spend else None,
+            "reserved": run.spend[1] if run.spend else None,
+        }
+        for run in runs
+    )
+    notes = tuple(f"{run.name}: {len(run.damage)} damaged lines passed over" for run in runs if run.damage)
+    return Table("Runs", columns, rows, notes)
+
+
+def user_table(runs: Sequence[RunView]) -> Table:
+    """The user's side: how often it ended a conversation, broke its contract, was disturbed on purpose."""
+    columns = (
+        Column("run", "run"),
+        Column("user", "user"),
+        Column("episodes", "episodes", Style.COUNT),
+        Column("user_stop", "ended by user", Style.PERCENT),
+        Column("user_fault", "user faults", Style.PERCENT),
+        Column("user_turns", "user turns", Style.DECIMAL),
+        Column("injectors", "injectors fired"),
+    )
+    rows = []
+    for run in runs:
+        users: dict[str, list[Any]] = {}
+        for episode in run.own:
+            users.setdefault(_words(episode.user, "backend", "model", "persona"), []).append(episode)
+        for name, episodes in sorted(users.items()):
+            fired = Counter(str(i) for e in episodes for i in e.user.get("injectors_fired") or ())
+            turns = [sum(ev.actor.value == "user" and ev.kind.value == "say" for ev in e.events) for e in episodes]
+            rows.append(
+                {
+                    "run": run.name,
+                    "user": name,
+                    "episodes": len(episodes),
+                    "user_stop": _share(episodes, "user_stop"),
+                    "user_fault": _share(episodes, "user_fault"),
+                    "user_turns": sum(turns) / len(turns),
+                    "injectors": ", ".join(f"{key} {n}" for key, n in sorted(fired.items())) or None,
+                }
+            )
+    return Table("Users", columns, tuple(rows))
+
+
+def ablation_table(runs: Sequence[RunView]) -> Table | None:
+    """Runs of one stage that differ in settings: each difference from the first, beside its score; None without any."""
+    pairs = []
+    first: dict[str, RunView] = {}
+    for run in runs:
+        if run.settings and run.own:
+            base = first.setdefault(run.stage, run)
+            changed = [] if base is run else settings_diff(base.settings, run.settings)
+            pairs.append((base, run, changed))
+    if not any(changed for _, _, changed in pairs):
+        return None
+    columns = (
+        Column("run", "run"),
+        Column("changed", "differs from the first in"),
+        Column("score", "score", Style.INTERVAL),
+        Column("write_tasks", "write tasks only", Style.INTERVAL),
+    )
+    rows = tuple(
+        {
+            "run": run.name,
+            "changed": "; ".join(changed[:8]) + ("; …" if len(changed) > 8 else "") or f"(first {base.stage})",
+            "score": run.main.score,
+            "write_tasks": run.main.write_tasks,
+        }
+        for base, run, changed in pairs
+    )
+    return Table("Ablation", columns, rows)
+
+
+def lineage_table(runs: Sequence[RunView]) -> Table:
+    """What each run was made from, and how many tasks anything behind it was trained on."""
+    columns = (
+        Column("run", "run"),
+        Column("stage", "stage"),
+        Column("parents", "made from"),
+        Column("tasks", "own tasks", Style.COUNT),
+        Column("trained", "tasks trained on", Style.COUNT),
+        Column("by", "trained by"),
+        Column("seeds", "seeds"),
+        Column("versions", "versions"),
+    )
+    rows = tuple(
+        {
+            "run": run.name,
+            "stage": found.stage,
+            "parents": ", ".join(f"{p.role} {p.path}" for p in found.parents) or None,
+            "tasks": len(found.tasks),
+            "trained": len(found.trained_on()),
+            "by": ", ".join(f"{known.stage} {known.artifact[:12]} ({len(known.tasks)})" for known in found.trained)
+            or None,
+            "seeds": ", ".join(f"{name} {value}" for name, value in found.seeds.items()) or None,
+            "versions": ", ".join(f"{name} {value}" for name, value in sorted(found.versions.items())) or None,
+        }
+        for run in runs
+        if (found := run.lineage) is not None
+    )
+    return Table("Lineage", columns, rows)
+
+
+def episode_table(run: RunView, keep: Callable[[Episode], bool], limit: int) -> Table:
+    """One row an episode that `keep` lets through, at most `limit` (0 = all)."""
+    columns = (
+        Column("id", "episode"),
+        Column("task", "task"),
+        Column("stage", "stage"),
+        Column("step", "step", Style.COUNT),
+        Column("rollout", "rollout", Style.COUNT),
+        Column("class", "outcome"),
+        Column("reward", "reward", Style.DECIMAL),
+        Column("end", "end"),
+        Column("turns", "turns", Style.COUNT),
+        Column("rules", "broken rules"),
+    )
+    chosen = [episode for episode in run.episodes if keep(episode)]
+    rows = []
+    for episode in chosen[: limit or None]:
+        judged = run.judged.get(episode.episode_id, Judged({}))
+        rows.append(
+            {
+                "id": episode.episode_id,
+                "task": episode.task_id,
+                "stage": episode.stage,
+                "step": episode.step,
+                "rollout": episode.rollout,
+                "class": outcome_class(episode, judged),
+                "reward": episode.reward,
+                "end": episode.end.reason.value,
+                "turns": episode.usage.get("turns"),
+                "rules": ", ".join(judged.broken) or None,
+            }
+        )
+    left = len(chosen) - len(rows)
+    notes = (f"{left:,} more; --limit 0 shows all",) if left else ()
+    return Table(f"{run.name}: {len(chosen):,} of {len(run.episodes):,} episodes", columns, tuple(rows), notes)
+
+
+def _words(value: Mapping[str, Any], *names: str) -> str:
+    return " ".join(str(value[name]) for name in names if value.get(name))
+
+
+def _share(episodes: Sequence[Any], reason: str) -> float:
+    return sum(e.end.reason.value == reason for e in episodes) / len(episodes)
