@@ -1,7 +1,7 @@
 """A person at the terminal as the agent: speaks, and calls the scenario's tools by name.
 
-`/call NAME key=value ...` or `/call NAME {json}` calls a tool, any other line is said to the user. Invariant: a call goes
-through the same check as a model's call, so a person meets the same error observations and the log looks the same.
+`/call NAME key=value ...` or `/call NAME {json}` calls a tool, any other line is said to the user. Invariant: a call
+goes through the same check as a model's call, so a person meets the same error observations and the log looks the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from muarl_cli.conversation.protocols import AgentSession, AgentTurn, Stage, Tok
 from muarl_cli.conversation.tools import ToolCall, ToolSpec, parse_arguments
 from muarl_cli.users.human import Terminal
 
-HELP = "type what you say to the user; /call NAME key=value ... calls a tool, /tools lists them, /policy shows the rules"
+HELP = "type what you say; /call NAME key=value ... calls a tool; /tools lists them; /policy shows the rules"
 
 
 class HumanAgents:
@@ -125,4 +125,5 @@ def _typed(value: str, schema: Any) -> Any:
 
 
 def _summary(tool: ToolSpec) -> str:
-    return f"{tool.name}({', '.join(tool.parameters.get('properties', {}))}): {' '.join(tool.description.split())[:100]}"
+    names = ", ".join(tool.parameters.get("properties", {}))
+    return f"{tool.name}({names}): {' '.join(tool.description.split())[:100]}"

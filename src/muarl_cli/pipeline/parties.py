@@ -167,9 +167,10 @@ class Users:
                 speaker: Any = open_hf_speaker(own.local or own.model)
             else:
                 speaker = chat_model(own.model, own.base_url, *self._spend)
-            shared = next((tape for _, tape in self._speakers.values()), None)
-            tape = shared or (Cassette(Path(own.cassette), recording=True) if own.cassette else None)
-            self._speakers[backend] = (speaker, tape)
+            recorder = next((made for _, made in self._speakers.values()), None)
+            if recorder is None and own.cassette:
+                recorder = Cassette(Path(own.cassette), recording=True)
+            self._speakers[backend] = (speaker, recorder)
         return self._speakers[backend]
 
 

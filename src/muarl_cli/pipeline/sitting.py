@@ -1,7 +1,7 @@
 """One conversation with a person at the terminal, written down like any other.
 
-It is a rollout of one task with one party played by hand: same loop, same log, same scorer. Invariant: a run folder holds
-one sitting; the same folder again says what became of it and plays nothing.
+It is a rollout of one task with one party played by hand: same loop, same log, same scorer. Invariant: a run folder
+holds one sitting; the same folder again says what became of it and plays nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ DEFAULT_SPLITS = ("dev", "train", "base")
 
 
 def task_ref(scenario: str, split: str, task: str, seed: int) -> str:
-    """The reference of the task to play: `scenario` is a built-in name or source:name; without a task id, one is drawn by
-    the seed. Raises `MuarlError` for what does not exist."""
+    """The reference of the task to play: `scenario` is a built-in name or source:name; without a task id, one is drawn
+    by the seed. Raises `MuarlError` for what does not exist."""
     source, _, name = scenario.rpartition(":")
     source = source or "builtin"
     found = scenario_of(source, name)

@@ -68,7 +68,7 @@ class User(Group):
     cassette: str
     """file that records every request to a user model and its reply, for a replay user later; empty = none"""
     fallback: Literal["scripted", "none"]
-    """who words a turn that the model could not word: the script, where the scenario has one; none = the episode is invalid"""
+    """who words a turn that the model could not word: the script, where there is one; none = the episode is invalid"""
 
     @field_validator("backend")
     @classmethod

@@ -34,8 +34,8 @@ Place = tuple[str, int, int]
 class Cassette:
     """The recorded exchanges of one file.
 
-    `recording` appends what is new; a record is one write at the end of the file, so a killed process leaves at most one
-    torn line, which is skipped, and several processes may record into one file.
+    `recording` appends what is new; a record is one write at the end of the file, so a killed process leaves at most
+    one torn line, which is skipped, and several processes may record into one file.
     """
 
     def __init__(self, path: Path, recording: bool) -> None:

@@ -1,9 +1,9 @@
 """The fidelity gate: may these words of a model be what the user says in this turn?
 
-Code knows what the turn has to say (`Expected`); a model only words it. Every check is deterministic, costs no model call
-and errs towards refusing, since a refused turn is asked for again and then worded by the fallback. Invariant: words that
-pass say every fact of the turn, no fact that is not to be told yet, no value from nowhere, and no consent that the code
-did not give.
+Code knows what the turn has to say (`Expected`); a model only words it. Every check is deterministic, costs no model
+call and errs towards refusing, since a refused turn is asked for again and then worded by the fallback. Invariant:
+words that pass say every fact of the turn, no fact that is not to be told yet, no value from nowhere, and no consent
+that the code did not give.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Broken(StrEnum):
     EARLY = "early_fact"
     """a fact of the task that is not to be told in this turn"""
     MISSING = "missing_fact"
-    """a fact that had to be told in this turn is not there"""
+    """a fact that had to be told, or a wish that had to be raised, is not there"""
     STOP_PENDING = "stop_pending"
     """a vote to end while a write that was consented to is outstanding"""
     EARLY_STOP = "early_stop"
@@ -56,6 +56,8 @@ class Expected:
     """the instructions the model plays by, without the task's own facts"""
     must: tuple[Any, ...] = ()
     """values that have to be said in this turn"""
+    topics: tuple[frozenset[str], ...] = ()
+    """for each wish that is raised in this turn, the stems of its wordings: one of them has to be there"""
     hidden: tuple[Any, ...] = ()
     """values of the task that are not to be told in this turn"""
     vocabulary: tuple[str, ...] = ()
@@ -77,34 +79,36 @@ class Expected:
 
 
 _ROLE_FLIP = re.compile(
-    r"how (can|may) i (help|assist) you|i can (help|assist) you (with|by)|(help|assist) you (today|with (that|this|anything))"
+    r"how (can|may) i (help|assist) you|i can (help|assist) you (with|by)"
+    r"|(help|assist) you (today|with (that|this|anything))"
     r"|anything else i can (help|assist|do for you)|thank you for (contacting|calling|reaching out)"
-    r"|\bi(?:'ve| have)? (now |just |successfully )*(cancelled|canceled|processed|updated|changed|refunded|booked) your\b"
+    r"|\bi(?:'ve| have)? (now |just |successfully )*(cancell?ed|processed|updated|changed|refunded|booked) your\b"
     r"|\byour (order|account|reservation|request|refund|booking) has been\b|may i have your\b"
-    r"|(provide|tell me|share|confirm) your (customer|user|order|account|card|email|name|id|zip|phone|library|reservation)"
+    r"|(provide|tell me|share|confirm) your (customer|user|order|account|card|email|name|id|zip|phone|reservation)"
     r"|let me (look up|check|pull up|access|verify) your\b|\bas (an ai|a language model|your (service )?agent)\b"
     r"|\bi(?:'m| am) an ai\b|<tool_call>|\btool_call\b",
     re.I,
 )
 _ABOUT_INSTRUCTIONS = re.compile(
-    r"</?(scenario|turn|convey|instructions?|persona)>|\b(my|the) (instructions?|system prompt|prompt|persona|script|scenario)"
-    r" (say|says|said|tell|tells|is|are|state|states)\b|\brole-?play|simulated (user|customer)"
+    r"</?(scenario|turn|convey|instructions?|persona)>"
+    r"|\b(my|the) (instructions?|system prompt|prompt|persona|script|scenario) (says?|said|tells?|is|are|states?)\b"
+    r"|\brole-?play|simulated (user|customer)"
     r"|(?:^|\n)\s*(here is|here's) (my|the|a) (message|reply|response)\b|(?:^|\n)\s*(customer|user|agent|assistant):",
     re.I,
 )
 _ASKS_CONSENT = re.compile(
     r"\bshall i\b|\bshould i\b|do you (confirm|agree|approve|want me to|wish me to)|would you like me to|\bgo ahead\b"
-    r"|\bproceed\b|confirm (that|this|these|the)\b|to confirm\b|(is|does|are) (that|this|these|everything)( all)? (right|correct"
-    r"|ok|okay|fine|look|sound)|correct\?|right\?|may i (now )?(go|do|make|cancel|change|process)|are you sure|yes/no|yes or no"
-    r"|ok(ay)? with you",
+    r"|\bproceed\b|confirm (that|this|these|the)\b|to confirm\b"
+    r"|(is|does|are) (that|this|these|everything)( all)? (right|correct|ok|okay|fine|look|sound)|correct\?|right\?"
+    r"|may i (now )?(go|do|make|cancel|change|process)|are you sure|yes or no|ok(ay)? with you",
     re.I,
 )
 _YES_START = re.compile(
     r"^\W*((ok(ay)?|great|perfect|thanks?( you)?|alright|all right|oh)\b\W*)*"
-    r"(yes|yeah|yep|yup|sure|correct|right|confirmed|absolutely|definitely|of course|please do|go ahead|go for it|do it|do that"
-    r"|please (proceed|go|continue|confirm)|proceed|agreed|exactly|sounds (good|right|fine|great)|ok(ay)?\b|fine\b|perfect\b"
-    r"|i (agree|confirm|consent|approve)|that('s| is| works| sounds| looks)( all)?( fine| right| correct| good| ok| okay"
-    r"| perfect)?(?=\W|$))",
+    r"(yes|yeah|yep|yup|sure|correct|right|confirmed|absolutely|definitely|of course|please do|go ahead|go for it|do it"
+    r"|do that|please (proceed|go|continue|confirm)|proceed|agreed|exactly|sounds (good|right|fine|great)|ok(ay)?\b"
+    r"|fine\b|perfect\b|i (agree|confirm|consent|approve)|that (works|sounds good|looks (good|right|correct))"
+    r"|that('s| is) (all )?(fine|right|correct|good|ok|okay|perfect))(?=\W|$)",
     re.I,
 )
 _YES_INSIDE = re.compile(
@@ -116,12 +120,18 @@ _PLAIN_YES = re.compile(r"^\W*(yes|yeah|yep|yup|sure|correct|confirmed|absolutel
 """an agent may take this for a yes, whatever follows"""
 _NO = re.compile(r"\b(no|not|never|nope|wait|hold on|stop|instead|rather|actually|wrong|but)\b|n't\b|n’t\b", re.I)
 _FAREWELL = re.compile(
-    r"\b(good)?bye\b|\bthat(?:'s| is|’s) (all|everything|it)\b|\bnothing else\b|have a (nice|good|great)|\bsee you\b", re.I
+    r"\b(good)?bye\b|\bthat(?:'s| is|’s) (all|everything|it)\b|\bnothing else\b|have a (nice|good|great)|\bsee you\b",
+    re.I,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n")
 _WITH_DIGIT = re.compile(r"[#\w]*\d[\w]*(?:[-/:][\w]*\d[\w]*)*")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _YEAR = re.compile(r"(19|20)\d\d")
+_STEM = 4
+_NO_TOPIC = frozenset(
+    "want plea need some have with anot mine that this from will your like what thin more than help well just also".split()
+)
+"""stems that say nothing about what is wished"""
 _COPY_WORDS = 8
 """this many words of the instructions in a row are a copy"""
 _REPEAT_WORDS = 8
@@ -130,7 +140,7 @@ _REPEAT_WORDS = 8
 
 def asks_consent(heard: str) -> bool:
     """Whether the agent's words ask for a yes to doing something."""
-    return "?" in heard and _ASKS_CONSENT.search(heard) is not None or "yes/no" in heard or "(yes" in heard
+    return ("?" in heard and _ASKS_CONSENT.search(heard) is not None) or "yes/no" in heard or "(yes" in heard
 
 
 def affirms(words: str) -> bool:
@@ -145,8 +155,8 @@ def affirms(words: str) -> bool:
 def values_in(text: str, short: bool) -> set[str]:
     """Typed values in a text: ids, numbers, e-mail addresses, without case and separators.
 
-    With `short` every number counts; without, only what has the form of an id (four digits, or three beside letters), and
-    no year.
+    With `short` every number counts; without, only what has the form of an id (four digits, or three beside letters),
+    and no year.
     """
     found = {match.group().lower() for match in _EMAIL.finditer(text)}
     rest = _EMAIL.sub(" ", re.sub(r"(?<=\d),(?=\d{3})", "", text))
@@ -167,13 +177,25 @@ def check(words: str, end: EndReason | None, expected: Expected) -> tuple[Broken
         Broken.COPIED: _copies(words, expected),
         Broken.INVENTED: _invents(words, expected),
         Broken.EARLY: any(_says_anew(value, words, expected.known) for value in expected.hidden),
-        Broken.MISSING: not all(said(value, words) for value in expected.must),
+        Broken.MISSING: _omits(words, expected),
         Broken.EARLY_STOP: _leaves(words, expected),
         Broken.REPEATED: _repeats(words, expected),
         Broken.CONTRADICTION: _contradicts(words, expected),
         Broken.FALSE_CONSENT: _consents_falsely(words, expected),
     }
     return tuple(name for name, broken in found.items() if broken)
+
+
+def stems(text: str) -> frozenset[str]:
+    """The beginnings of the words that carry a wish: "cancelled" and "cancel" have the same."""
+    return frozenset(word[:_STEM] for word in _words(text) if len(word) >= _STEM) - _NO_TOPIC
+
+
+def _omits(words: str, expected: Expected) -> bool:
+    if not all(said(value, words) for value in expected.must):
+        return True
+    mine = stems(words)
+    return not all(mine & topic for topic in expected.topics if topic)
 
 
 def _says_anew(value: Any, words: str, known: str) -> bool:

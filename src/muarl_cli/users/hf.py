@@ -1,6 +1,6 @@
 """A local checkpoint in this process as the user's voice, through the same engine and chat format as the policy.
 
-Roles are flipped as everywhere: the agent's words are user turns of the format, the model's own are its assistant turns.
+Roles are flipped as everywhere: the agent's words are user turns of the format, the model's own its assistant turns.
 Invariant: text of the agent can become no control token (the chat format sees to it), and the weights are not the
 policy's, unless the same folder is named for both on purpose.
 """

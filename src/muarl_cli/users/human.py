@@ -1,8 +1,8 @@
 """A person at the terminal as the user, and the terminal itself (which a person who plays the agent uses as well).
 
 Reading works on a terminal, a pipe and a file alike: a thread of its own reads the descriptor, so that nothing else
-waits and Ctrl-C works at once. Invariant: what a model or tool said is cleaned before it is shown, so it cannot move the
-cursor or forge a line; a person who leaves in the middle makes an invalid episode, never a failure of the agent.
+waits and Ctrl-C works at once. Invariant: what a model or tool said is cleaned before it is shown, so it cannot move
+the cursor or forge a line; a person who leaves in the middle makes an invalid episode, never a failure of the agent.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Terminal:
         if line is None:
             self._lines.put_nowait(None)
             raise BudgetSpent("the person at the terminal left")
+        if not os.isatty(self._descriptor):  # nobody echoes what comes through a pipe
+            self._write(self._clean(line) + "\n")
         return line
 
     def _read(self, loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str | None]) -> None:

@@ -2,8 +2,8 @@
 
 `Speaker` is whatever turns messages into a reply: a served model, a local one, a recorded one. A reply that may not be
 said (see `fidelity`) is asked for once more with another prompt and temperature; then the script says the turn where
-there is an agenda, and elsewhere the episode ends as a fault of the user. Invariant: a failure of the model that plays the
-user never becomes a failure of the agent, and every refused reply is named in the tags of the user's event.
+there is an agenda, and elsewhere the episode ends as a fault of the user. Invariant: a failure of the model that plays
+the user never becomes a failure of the agent, and every refused reply is named in the tags of the user's event.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class LlmUsers:
         chat = self.chat
         if self._cassette is not None:
             chat = self._cassette.bound(str(getattr(task, "task_hash", task)), stage.seed, chat)
-        return _ModelUser(chat, self._state(stage, task), stage.seed, self._temperature, self._max_tokens, self._fallback)
+        state = self._state(stage, task)
+        return _ModelUser(chat, state, stage.seed, self._temperature, self._max_tokens, self._fallback)
 
     def _state(self, stage: Stage, task: Any) -> UserState:
         if self._agenda is not None:
@@ -125,7 +126,9 @@ class _ModelUser:
         if ready is not None:
             return ready
         self._messages.append({"role": "user", "content": heard(news)})
-        usage, tags, wrong, mends = Usage(), [], (), 0
+        usage, mends = Usage(), 0
+        tags: list[str] = []
+        wrong: tuple[Broken, ...] = ()
         for attempt in range(1 + RETRIES):
             reply = await self._ask(attempt, wrong)
             usage += reply.usage

@@ -1,8 +1,8 @@
 """Personas: how a model-worded user talks, drawn per rollout from weighted axes.
 
-A persona is one choice an axis (verbosity, politeness, style); it changes how things are said, never what. Invariant: the
-draw depends on the rollout's seed and the weights alone, its name says all of it and is logged, and without weights there
-is no persona and nothing is drawn.
+A persona is one choice an axis (verbosity, politeness, style); it changes how things are said, never what. Invariant:
+the draw depends on the rollout's seed and the weights alone, its name says all of it and is logged, and without weights
+there is no persona and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def check_weights(weights: Mapping[str, Mapping[str, float]]) -> None:
             if not 0 <= weight < float("inf"):
                 raise _bad(f"the weight of {axis} {choice} is {weight}", "weights are numbers from 0")
         if sum(choices.values()) <= 0:
-            raise _bad(f"the persona axis {axis} has no weight above 0", f"for example {{{axis}: {{{next(iter(AXES[axis]))}: 1}}}}")
+            example = f"{{{axis}: {{{next(iter(AXES[axis]))}: 1}}}}"
+            raise _bad(f"the persona axis {axis} has no weight above 0", f"for example {example}")
 
 
 def draw_persona(weights: Mapping[str, Mapping[str, float]], seed: int) -> Persona:

@@ -1,8 +1,8 @@
 """The user of a recorded episode again, turn by turn, from an episode log.
 
-It needs no model, no scenario knowledge and no cassette: only what was said. Invariant: a recorded turn is said only where
-the agent's words up to it are those of the recording, to the byte; anything else is a miss, which ends the episode as a
-fault of the user and says at which turn.
+It needs no model, no scenario knowledge and no cassette: only what was said. Invariant: a recorded turn is said only
+where the agent's words up to it are those of the recording, to the byte; anything else is a miss, which ends the
+episode as a fault of the user and says at which turn.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Replay:
             raise UserFault(f"replay miss: {self._name} has only {len(self._turns)} user turns")
         heard, turn = self._turns[self._at]
         if [e.text for e in news if e.heard_by_user()] != heard:
-            raise UserFault(f"replay miss: before user turn {self._at + 1} of {self._name} the agent said something else")
+            raise UserFault(f"replay miss: before user turn {self._at + 1} of {self._name} the agent said otherwise")
         self._at += 1
         return turn
 

@@ -1,9 +1,9 @@
 """What code holds about a user while a model words the turns: the plan of each turn, and consent that is outstanding.
 
-On scenarios with goals the agenda decides everything (acts, facts, changes, consent, the end) and the model is shown what
-to convey and nothing else: a fact that is not to be told is not in its prompt. Elsewhere the model plays from the
-scenario's prompt and code holds what it can: the model's end token is a vote, and a vote is not carried out while a write
-that was consented to is outstanding.
+On scenarios with goals the agenda decides everything (acts, facts, changes, consent, the end) and the model is shown
+what to convey and nothing else: a fact that is not to be told is not in its prompt. Elsewhere the model plays from the
+scenario's prompt and code holds what it can: the model's end token is a vote, and a vote is not carried out while a
+write that was consented to is outstanding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, Event, ToolClass
 from muarl_cli.conversation.protocols import Stage, UserTurn
 from muarl_cli.users.agenda import AgendaUser
-from muarl_cli.users.fidelity import Broken, Expected, affirms, asks_consent, check, values_in
+from muarl_cli.users.fidelity import Broken, Expected, affirms, asks_consent, check, stems, values_in
 from muarl_cli.users.hearing import Act, hear
 from muarl_cli.users.messages import heard
 from muarl_cli.users.persona import Persona
@@ -98,9 +98,7 @@ class FreeState:
         return check(
             words,
             end,
-            Expected(
-                known=" ".join(self._known), rules=self._rules, earlier=tuple(self._earlier), heard=self._heard
-            ),
+            Expected(known=" ".join(self._known), rules=self._rules, earlier=tuple(self._earlier), heard=self._heard),
         )
 
     def accept(self, turn: UserTurn) -> None:
@@ -176,6 +174,12 @@ class AgendaState:
         numbers = [word for word in _numbers(plan) if not said(word, covered)]
         return [*values, *hints, *numbers]
 
+    def _topics(self) -> tuple[frozenset[str], ...]:
+        """The wishes that the plan raises, as stems of all their wordings."""
+        plan, intents = self._plan.text, self.agenda.language.intents
+        raised = {goal.intent for goal in self.agenda.goals if any(line in plan for line in intents[goal.intent].open)}
+        return tuple(stems(" ".join((*intents[name].open, intents[name].propose))) for name in sorted(raised))
+
     def _expected(self) -> Expected:
         plan = self._plan.text
         known = " ".join((*self._known, plan))
@@ -189,6 +193,7 @@ class AgendaState:
             known=known,
             rules=self._rules,
             must=tuple(must),
+            topics=self._topics(),
             hidden=tuple(value for value in self._values() if not said(value, plan)),
             vocabulary=self._vocabulary,
             outdated=tuple(outdated),
