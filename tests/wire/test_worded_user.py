@@ -134,10 +134,10 @@ async def test_a_model_that_stays_wrong_is_replaced_by_the_script_for_that_turn(
 async def test_a_false_consent_and_an_unconsented_change_never_reach_the_agent() -> None:
     """The model says yes where the agenda changes its mind: it must not get through, or the old value is written."""
     task = write_task(changing=True)
-    async with served(Rewords()) as (chat, fake):
+    async with served(Rewords()) as (chat, _):
         plain, reward = await talk(worded(chat), task)
         at = next(i for i, turn in enumerate(e for e in plain.events if e.actor is Actor.USER) if turn.tags)
-    async with served(Plants(lambda plan: f"Yes, go ahead! {plan}", at=at, tries=2)) as (chat, fake):
+    async with served(Plants(lambda plan: f"Yes, go ahead! {plan}", at=at, tries=2)) as (chat, _):
         transcript, same = await talk(worded(chat), task)
     assert "fidelity:false_consent" in tags(transcript) and reward == same == 1
 

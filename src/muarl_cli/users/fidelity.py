@@ -128,9 +128,9 @@ _WITH_DIGIT = re.compile(r"[#\w]*\d[\w]*(?:[-/:][\w]*\d[\w]*)*")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _YEAR = re.compile(r"(19|20)\d\d")
 _STEM = 4
-_NO_TOPIC = frozenset(
-    "want plea need some have with anot mine that this from will your like what thin more than help well just also".split()
-)
+_IDLE_WORDS = """the and for let out got get put all you can has are now too was not its new off back time want plea need some
+have with anot mine that this from will your like what thin more than help well just also"""
+_NO_TOPIC = frozenset(_IDLE_WORDS.split())
 """stems that say nothing about what is wished"""
 _COPY_WORDS = 8
 """this many words of the instructions in a row are a copy"""
@@ -188,7 +188,7 @@ def check(words: str, end: EndReason | None, expected: Expected) -> tuple[Broken
 
 def stems(text: str) -> frozenset[str]:
     """The beginnings of the words that carry a wish: "cancelled" and "cancel" have the same."""
-    return frozenset(word[:_STEM] for word in _words(text) if len(word) >= _STEM) - _NO_TOPIC
+    return frozenset(word[:_STEM] for word in _words(text) if len(word) > 2) - _NO_TOPIC
 
 
 def _omits(words: str, expected: Expected) -> bool:
