@@ -25,7 +25,11 @@ from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import value_text
 
 RETAIL = builtin("retail")
-TASK = next(t for t in RETAIL.tasks("dev") if len(goals_of(t.brief)) == 1 and t.writes and t.family.startswith("cancel"))
+TASK = next(
+    task
+    for task in RETAIL.tasks("dev")
+    if task.writes and [(g.intent, g.change, g.refused) for g in goals_of(task.brief)] == [("cancel", None, "")]
+)
 
 
 def _command(*arguments: str) -> list[str]:
@@ -98,9 +102,6 @@ def test_a_person_plays_the_user_at_a_terminal(terminal: Callable[..., Session],
     assert "shall i go ahead?" in asked and "agent:" in asked
     session.type("yes, please")
     session.until("you> ")
-    if goal.change:
-        session.type("fine")
-        session.until("you> ")
     session.type("/stop")
     session.until("ended: user_stop")
     session.until("reward: ")
@@ -181,7 +182,11 @@ def test_escape_sequences_of_a_model_never_reach_the_terminal() -> None:
     [
         ("order_id=0042 count=3", {"order_id": "0042", "count": 3}, ""),
         ('{"a": 1}', {"a": 1}, ""),
-        ("address.street='45 oak street' address.city=porto", {"address": {"street": "45 oak street", "city": "porto"}}, ""),
+        (
+            "address.street='45 oak street' address.city=porto",
+            {"address": {"street": "45 oak street", "city": "porto"}},
+            "",
+        ),
         ("order_id", {}, "not key=value"),
         ("a=1 a.b=2", {}, "nests"),
         ("'open", {}, "cannot read"),

@@ -42,14 +42,13 @@ class _Engine:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from muarl_cli.training.tokenizer import train_tokenizer
+    from muarl_cli.training.tokenizer import make_tokenizer
 
-    return train_tokenizer(["hello which one? i want a lamp. You are the customer."] * 4, 400)
+    return make_tokenizer(["hello which one? i want a lamp. You are the customer."] * 4, 400)
 
 
 def _speaker(tokenizer: Any, words: str, finish: Drawn = Drawn.STOP, context: int = 512) -> tuple[HfSpeaker, _Engine]:
-    ids = tuple(tokenizer.encode(words, add_special_tokens=False))
-    ids = tuple(getattr(ids, "ids", ids))
+    ids = tuple(tokenizer(words, add_special_tokens=False).input_ids)
     engine = _Engine(ids, finish)
     return HfSpeaker(engine, tokenizer, "tiny", context), engine  # type: ignore[arg-type]
 
@@ -80,9 +79,12 @@ def test_a_tiny_checkpoint_plays_the_user_through_the_command_line(tmp_path: Pat
     """Its words are noise, so the gate refuses them and the script speaks: the outcome is the scripted user's."""
     from muarl_cli.cli import app as program
     from muarl_cli.records.log import iter_episodes
+    from muarl_cli.training.chat_format import Rendering
+    from muarl_cli.training.tiny_model import TinySpec, make_tiny
 
     monkeypatch.chdir(tmp_path)
-    _tiny_folder(tmp_path / "tiny")
+    spec = TinySpec(layers=1, width=16, heads=2, kv_heads=1, head_size=8, vocab=320)
+    make_tiny(["please cancel my order 4821"] * 10, tmp_path / "tiny", spec, 5, Rendering.FULL)
     common = ["rollout", "--agent", "careful", "--tasks", "builtin:retail:dev", "--max-tasks", "2", "--group", "1"]
     hf = ["--user", "hf", "--user-model", "tiny", "user.max_tokens=12"]
     assert program.main([*common, *hf, "--out", "one"]) == 0

@@ -61,6 +61,16 @@ class Agents:
             self.factories[key] = scripted_agent(name, scenario)
         return self.factories[key]
 
+    async def close(self) -> None:
+        """Close the connections of a served model; the next turn opens them again."""
+        await _hang_up(getattr(self.fixed, "chat", None))
+
+
+async def _hang_up(chat: Any) -> None:
+    wire = getattr(chat, "wire", None)
+    if wire is not None:
+        await wire.close()
+
 
 def _draw(shares: tuple[tuple[str, float], ...], seed: int) -> str:
     names, weights = zip(*shares, strict=True)
@@ -118,6 +128,11 @@ class Users:
         if key not in self._made:
             self._made[key] = self._make(scenario, draw)
         return self._made[key]
+
+    async def close(self) -> None:
+        """Close the connections of served models; the next turn opens them again."""
+        for speaker, _ in self._speakers.values():
+            await _hang_up(speaker)
 
     def _make(self, scenario: Scenario, draw: Draw) -> UserFactory:
         if draw.backend == "scripted":

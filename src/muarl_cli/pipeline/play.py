@@ -130,6 +130,13 @@ class Player:
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
+        try:
+            return await self._run(jobs, on_done)
+        finally:
+            await self.users.close()
+            await self.agents.close()
+
+    async def _run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> list[Episode]:
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
         owed = [j for j in jobs if j.key.episode_id not in self._done()]
