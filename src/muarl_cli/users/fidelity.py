@@ -128,8 +128,8 @@ _WITH_DIGIT = re.compile(r"[#\w]*\d[\w]*(?:[-/:][\w]*\d[\w]*)*")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _YEAR = re.compile(r"(19|20)\d\d")
 _STEM = 4
-_IDLE_WORDS = """the and for let out got get put all you can has are now too was not its new off back time want plea need
-some have with anot mine that this from will your like what thin more than help well just also"""
+_IDLE_WORDS = """the and for let out got get put all you can has are now too was not its new off back time want plea
+need some have with anot mine that this from will your like what thin more than help well just also"""
 _NO_TOPIC = frozenset(_IDLE_WORDS.split())
 """stems that say nothing about what is wished"""
 _COPY_WORDS = 8
