@@ -1,7 +1,7 @@
 """The conversation loop: the only one in the project.
 
-Greeting, user, then in turns: the agent either calls tools (run in order, answered by id, unheard by the user) or speaks
-to the user, who answers or ends it. Whatever the agent emits, the loop goes on with an error observation; only
+Greeting, user, then in turns: the agent either calls tools (run in order, answered by id, unheard by the user) or
+speaks to the user, who answers or ends it. Whatever the agent emits, the loop goes on with an error observation; only
 repetition, a limit, a terminal tool, a stop or a fault ends an episode. A fault never becomes a reward.
 """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -49,6 +49,13 @@ class Agents:
     """a policy or a served model, which plays every scenario"""
     in_process: bool = False
     """whether turns are generated here, in batches whose composition decides the last bits"""
+    chat: Any = None
+    """the served model behind `fixed`, where there is one"""
+
+    async def close(self) -> None:
+        """Let go of the connections to a served model."""
+        if self.chat is not None:
+            await self.chat.wire.close()
 
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
@@ -61,16 +68,6 @@ class Agents:
             self.factories[key] = scripted_agent(name, scenario)
         return self.factories[key]
 
-    async def close(self) -> None:
-        """Close the connections of a served model; the next turn opens them again."""
-        await _hang_up(getattr(self.fixed, "chat", None))
-
-
-async def _hang_up(chat: Any) -> None:
-    wire = getattr(chat, "wire", None)
-    if wire is not None:
-        await wire.close()
-
 
 def _draw(shares: tuple[tuple[str, float], ...], seed: int) -> str:
     names, weights = zip(*shares, strict=True)
@@ -82,7 +79,11 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
     from muarl_cli.agents.floors import DoNothing, TransferOnly
     from muarl_cli.agents.gold_replay import GoldReplay
 
-    simple = {"do-nothing": DoNothing, "transfer-only": TransferOnly, "gold-replay": GoldReplay}
+    simple: dict[str, Callable[[], AgentFactory]] = {
+        "do-nothing": DoNothing,
+        "transfer-only": TransferOnly,
+        "gold-replay": GoldReplay,
+    }
     if name in simple:
         return simple[name]()
     from muarl_cli.agents.scripted import Manner, ScriptedAgents
@@ -130,9 +131,10 @@ class Users:
         return self._made[key]
 
     async def close(self) -> None:
-        """Close the connections of served models; the next turn opens them again."""
+        """Let go of the connections to served models."""
         for speaker, _ in self._speakers.values():
-            await _hang_up(speaker)
+            if hasattr(speaker, "wire"):
+                await speaker.wire.close()
 
     def _make(self, scenario: Scenario, draw: Draw) -> UserFactory:
         if draw.backend == "scripted":
@@ -248,7 +250,7 @@ class Policy:
             top_p=settings.top_p,
             max_turn_tokens=settings.limits.max_turn_tokens,
             max_context=settings.limits.max_context,
-            model=self.folder.name,
+            model=Path(settings.model).name,
             revision=tokenizer_hash(self.tokenizer),
         )
 
@@ -305,6 +307,7 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             max_turn_tokens=settings.limits.max_turn_tokens,
             top_p=settings.top_p if settings.top_p < 1 else None,
         ),
+        chat=chat,
     )
 
 

@@ -1,8 +1,8 @@
 """Playing planned episodes: from a list of jobs to lines in the log, resumable at any moment.
 
-Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are generated
-in this process are replayed in their original waves, since the last bits of log-probabilities depend on who else was in the
-batch; nothing is reported as done before it is on disk.
+Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are
+generated in this process are replayed in their original waves, since the last bits of log-probabilities depend on who
+else was in the batch; nothing is reported as done before it is on disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
@@ -123,20 +123,20 @@ def _grade(
 
 
 class Player:
-    """Plays jobs with the parties of a run and writes them down."""
+    """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
     def __init__(self, agents: Agents, users: Users, limits: Limits, in_flight: int, log: EpisodeLog) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.agents.close()
+        await self.users.close()
+
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
-        try:
-            return await self._run(jobs, on_done)
-        finally:
-            await self.users.close()
-            await self.agents.close()
-
-    async def _run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> list[Episode]:
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
         owed = [j for j in jobs if j.key.episode_id not in self._done()]

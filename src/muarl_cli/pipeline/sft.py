@@ -1,13 +1,15 @@
 """Fine-tuning: from logged conversations to a checkpoint.
 
-Invariant: what was sampled by a policy with the same tokenizer is trained on as sampled; everything else is rendered once.
-The held-out episodes are of tasks that no training episode is about. A killed run goes on from its newest checkpoint to the
-same bits.
+Invariant: what was sampled by a policy with the same tokenizer is trained on as sampled; everything else is rendered
+once. The held-out episodes are of tasks that no training episode is about. A killed run goes on from its newest
+checkpoint to the same bits.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from muarl_cli.settings.models import FREE_KEYS, Sft
 from muarl_cli.worlds.catalog import scenario_of
 
 STAGE = "sft"
+BASE = "base"
+"""folder, inside the run's, of the tiny model that a run began with"""
 
 
 def plan(settings: Sft) -> dict[str, Any]:
@@ -65,9 +69,12 @@ def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
         talk.say(f"{len(episodes)} episodes")
         started = checkpoint.load_latest(out, talk.warn)
         policy = _start(settings, episodes, started, talk)
+        if not settings.model and started is None:
+            _keep_base(out / BASE, policy, folder, settings.seed)
         train, held, left_out = _rows(settings, policy, episodes)
         talk.say(
-            f"{len(train)} rows to learn from, {len(held)} held out, {left_out} longer than {settings.max_length} tokens"
+            f"{len(train)} rows to learn from, {len(held)} held out, "
+            f"{left_out} longer than {settings.max_length} tokens"
         )
         summary = _train(
             _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk
@@ -114,6 +121,21 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
     )
 
 
+def _keep_base(place: Path, policy: Policy, folder: RunFolder, seed: int) -> None:
+    """Leave the tiny model as it was before the first step, so that it can be scored beside what it became. Its lineage
+    says that it was trained on no task. Written aside and renamed: there or not, never half."""
+    from muarl_cli.training.tiny_model import save_model
+
+    if place.exists():  # an earlier, interrupted start of this run made the same one
+        return
+    aside = place.with_name(f".{place.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    save_model(policy.model, policy.tokenizer, aside, policy.rendering)
+    own = Lineage.make(stage=STAGE, run_id=folder.run_id, settings_hash=folder.settings_hash, seeds={"seed": seed})
+    write_lineage(aside, own)
+    os.replace(aside, place)
+
+
 def texts_of(episodes: Sequence[Episode]) -> list[str]:
     """The texts of episodes as a tokenizer meets them, turn by turn, with the role names between them."""
     from muarl_cli.conversation.tools import ToolCall
@@ -126,6 +148,7 @@ def texts_of(episodes: Sequence[Episode]) -> list[str]:
         scenario = scenario_of(*name.split(":", 1))
         system = "\n".join([scenario.compact, *(compact_tool(tool) for tool in scenario.tools)])
         texts += [f"system\n{system}"] * (1 + len(episodes) // 20)
+    texts += ["\n\n", "\n"] * len(episodes)
     for episode in episodes:
         for event in episode.events:
             if event.text:

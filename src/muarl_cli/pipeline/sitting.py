@@ -10,11 +10,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline import rollout
 from muarl_cli.pipeline.parties import Talker, Users, open_agents
-from muarl_cli.pipeline.play import Player, job, limits_of
+from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.records.lineage import write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
@@ -66,7 +67,7 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
             work = job(folder.run_id, rollout.STAGE, 0, scenario, task, 0, settings.seed)
             if work.key.episode_id in log.done_ids():
                 talk.say(f"{out} holds this conversation already; give another --out or --seed to play again")
-            (episode,) = asyncio.run(player.run([work]))
+            episode = asyncio.run(_play(player, work))
         write_lineage(out, rollout.lineage_of(settings, folder, [(scenario, task)], agents))
         summary = {
             "task": str(settings.tasks[0]),
@@ -82,3 +83,9 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
         talk.say(f"ended: {summary['end']}, reward {'none' if episode.reward is None else episode.reward}")
         code = ExitCode.OK if episode.valid else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
+
+
+async def _play(player: Player, work: Job) -> Episode:
+    async with player:
+        (episode,) = await player.run([work])
+        return episode
