@@ -18,10 +18,12 @@ from muarl_cli.pipeline.play import Job, Player, job
 from muarl_cli.pipeline.rollout import take
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.settings.groups import User
+from muarl_cli.settings.models import Stage
+from muarl_cli.settings.resolve import resolve
 from muarl_cli.worlds.catalog import load_tasks, scenario_of
 
 LIMITS = Limits(30, 0, 3, 10, 60.0)
-SCRIPTED = User(backend="scripted", model="", base_url="", temperature=0.0, max_tokens=64)
+SCRIPTED: User = resolve(Stage.ROLLOUT, overrides=["user.backend=scripted"], environ={}).settings.user  # type: ignore[attr-defined]
 
 
 def _jobs(count: int, rollouts: int = 1) -> list[Job]:
