@@ -63,7 +63,11 @@ def _hidden(model: Model) -> str | None:
     known = " ".join((model.plan, model.heard, *model.mine))
     for goal in model.agenda.goals:
         for slot, value in goal.final.items():
-            if slot not in goal.unknown and not said(value, known) and (slot, value_text(value)) not in model.agenda.told:
+            if (
+                slot not in goal.unknown
+                and not said(value, known)
+                and (slot, value_text(value)) not in model.agenda.told
+            ):
                 return value_text(value)
     return None
 
