@@ -1,8 +1,8 @@
 """Plants faults into the words of a model that plays the user, and counts how many the fidelity gate lets through.
 
-A stand-in model rewords every turn faithfully, and once an episode says something that a bad user model says. Prints JSON:
-per kind of fault how often it was planted, caught (tagged by its name) and heard by the agent, whether the outcome is that
-of the scripted user, and how many faithful turns were refused for nothing.
+A stand-in model rewords every turn faithfully, and once an episode says something that a bad user model says. Prints
+JSON: per kind of fault how often it was planted, caught (tagged by its name) and heard by the agent, whether the
+outcome is that of the scripted user, and how many faithful turns were refused for nothing.
 """
 
 from __future__ import annotations

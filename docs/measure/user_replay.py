@@ -1,7 +1,7 @@
 """Records a rollout with a served user, stops the server, and replays it from the cassette and from the episode log.
 
-Runs the real commands in a folder of its own. Prints JSON: how many episodes are equal to the byte (events, end, reward),
-how many requests the replay sent, and how many episodes of another agent ended in a clear miss.
+Runs the real commands in a folder of its own. Prints JSON: how many episodes are equal to the byte (events, end,
+reward), how many requests the replay sent, and how many episodes of another agent ended in a clear miss.
 """
 
 from __future__ import annotations

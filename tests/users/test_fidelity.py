@@ -97,6 +97,7 @@ def test_the_gate_catches_each_planted_fault_by_its_name(fault: Broken, words: s
         ("Hi, I'm Ann Lee. I need order #W2378156 cancelled, id ann_lee_2231.", FREE),
         ("I bought 2 of them in 2023 for 15.99, about 30 days ago.", FREE),
         ("Is my order W2378156 cancelled now?", FREE),
+        ("On 05/16/2024 at 10:30, the 100th time, a 256GB one.", FREE),
     ],
 )
 def test_what_a_good_model_says_passes(words: str, expected: Expected) -> None:
@@ -126,7 +127,8 @@ def test_a_yes_that_is_taken_back_in_its_sentence_is_none() -> None:
 
 def test_values_are_compared_without_case_separators_and_thousands() -> None:
     assert values_in("#W12345 and 1,200 on 2024-05-20, a@b.com", True) == {"w12345", "1200", "20240520", "a@b.com"}
-    assert values_in("12 of 150 in 2024", False) == set()
+    assert values_in("12 of 150 in 2024, 2024-05-16, 05/16/2024, 16:45, 256GB, 100th", False) == set()
+    assert values_in("HAT123, 555-123-4567 and 19122", False) == {"hat123", "5551234567", "19122"}
 
 
 @given(st.text(max_size=300), st.sampled_from([TELL, YES, WRONG, CHANGED, FREE]))

@@ -186,15 +186,21 @@ def _wrote(ok: bool = True) -> Event:
     return Event(0, Actor.WORLD, Kind.RESULT, "{}", CallRecord("c", "cancel", None, ToolClass.WRITE, ok))
 
 
-async def _free(replies: Sequence[str], news: Sequence[Sequence[Event]]) -> list[UserTurn]:
+async def _free(replies: Sequence[str], news: Sequence[Sequence[Event]], **more: Any) -> list[UserTurn]:
     async with served(Says(*replies)) as (chat, _):
-        user = LlmUsers(chat, lambda task: BRIEF, temperature=0.0, max_tokens=50).open(STAGE, "t")
+        user = LlmUsers(chat, lambda task: BRIEF, temperature=0.0, max_tokens=50, **more).open(STAGE, "t")
         return [await user.respond(events) for events in news]
 
 
 async def test_no_stop_in_the_same_breath_as_a_yes() -> None:
     (turn,) = await _free(["Yes, please. ###STOP###"], [[_say(PROPOSAL)]])
     assert (turn.text, turn.end, turn.tags) == ("Yes, please.", None, ("fidelity:stop_pending",))
+
+
+async def test_without_the_gate_a_model_is_taken_at_its_word() -> None:
+    said = "How can I help you? ###STOP###"
+    (turn,) = await _free([said], [[_say(PROPOSAL)]], gated=False)
+    assert (turn.text, turn.end, turn.tags) == ("How can I help you?", EndReason.USER_STOP, ())
 
 
 async def test_no_stop_while_the_consented_write_is_pending_but_once_it_was_made_or_refused() -> None:

@@ -164,6 +164,7 @@ class Users:
             backend=draw.backend,
             persona=draw.persona,
             agenda=scripted.open if hasattr(scenario, "language") else None,  # type: ignore[arg-type]
+            gated=self.settings.fidelity == "gate",
             scripted_fallback=self.settings.fallback == "scripted",
             cassette=cassette,
         )

@@ -67,6 +67,8 @@ class User(Group):
     """weights of persona axes for users that a model words, as {verbosity: {terse: 0.3, standard: 0.7}}; {} = none"""
     cassette: str
     """file that records every request to a user model and its reply, for a replay user later; empty = none"""
+    fidelity: Literal["gate", "off"]
+    """what a model may say as the user: gate = what passes the checks, off = everything but silence"""
     fallback: Literal["scripted", "none"]
     """who words a turn that the model could not word: the script, where there is one; none = the episode is invalid"""
 

@@ -126,6 +126,9 @@ _FAREWELL = re.compile(
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n")
 _WITH_DIGIT = re.compile(r"[#\w]*\d[\w]*(?:[-/:][\w]*\d[\w]*)*")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_DATE = re.compile(r"\d{1,2}[/:-]\d{1,2}([/:-]\d{2,4})?|(19|20)\d\d[/-]\d{1,2}([/-]\d{1,2})?")
+"""dates and times, which people write in many ways"""
+_UNIT = re.compile(r"^(\d+)[a-z]{1,4}$")
 _YEAR = re.compile(r"(19|20)\d\d")
 _STEM = 4
 _IDLE_WORDS = """the and for let out got get put all you can has are now too was not its new off back time want plea
@@ -156,12 +159,14 @@ def values_in(text: str, short: bool) -> set[str]:
     """Typed values in a text: ids, numbers, e-mail addresses, without case and separators.
 
     With `short` every number counts; without, only what has the form of an id (four digits, or three beside letters),
-    and no year.
+    and neither a date nor a year. A number with a unit ("256gb", "3rd") is the number.
     """
     found = {match.group().lower() for match in _EMAIL.finditer(text)}
     rest = _EMAIL.sub(" ", re.sub(r"(?<=\d),(?=\d{3})", "", text))
     for match in _WITH_DIGIT.finditer(rest):
-        token = re.sub(r"[#/:_-]", "", match.group().lower())
+        if not short and _DATE.fullmatch(match.group()):
+            continue
+        token = _UNIT.sub(r"\1", re.sub(r"[#/:_-]", "", match.group().lower()))
         digits = sum(char.isdigit() for char in token)
         if short or (digits >= 3 + token.isdigit() and not _YEAR.fullmatch(token)):
             found.add(token)

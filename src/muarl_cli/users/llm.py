@@ -58,7 +58,8 @@ class LlmUsers:
     `prompt` gives the whole system prompt for a task (`Scenario.user_prompt`). One that does not name the end tokens is
     only a brief; the project's own rules for simulated users are then put around it. With `agenda` (a scripted user of
     the task) the agenda decides each turn, and `prompt` is not used; `scripted_fallback` lets the script say what the
-    model could not. `cassette` records every request and reply, or is what the replies come from.
+    model could not. Without `gated` only silence is refused. `cassette` records every request and reply, or is what the
+    replies come from.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class LlmUsers:
         backend: str = "llm",
         persona: Persona = NOBODY,
         agenda: Callable[[Stage, Any], AgendaUser] | None = None,
+        gated: bool = True,
         scripted_fallback: bool = True,
         cassette: Cassette | None = None,
     ) -> None:
@@ -79,7 +81,7 @@ class LlmUsers:
         self._prompt, self._agenda, self._cassette = prompt, agenda, cassette
         self._temperature, self._max_tokens = temperature, max_tokens
         self._backend, self._rules = backend, rules or template("user.jinja")
-        self._scripted_fallback = scripted_fallback
+        self._scripted_fallback, self._gated = scripted_fallback, gated
         main = template("user_wording.jinja") if agenda else self._rules
         self._prompt_hash = digest([main, template("user_reminder.jinja"), template("user_mend.jinja")])
 
@@ -102,11 +104,11 @@ class LlmUsers:
 
     def _state(self, stage: Stage, task: Any) -> UserState:
         if self._agenda is not None:
-            return AgendaState(self._agenda(stage, task), stage, self.persona)
+            return AgendaState(self._agenda(stage, task), stage, self.persona, self._gated)
         prompt = system_prompt(self._prompt(task))
         if self.persona.directions:
             prompt = f"{prompt}\n\nHow you write: {self.persona.directions}"
-        return FreeState(prompt, self._rules)
+        return FreeState(prompt, self._rules, self._gated)
 
     @property
     def _fallback(self) -> bool:

@@ -38,6 +38,9 @@ class Verdict:
     broken: tuple[Broken, ...] = ()
 
 
+_SILENT = Verdict(None, (Broken.EMPTY,))
+
+
 class UserState(Protocol):
     """The code's side of one user that is worded by a model."""
 
@@ -63,9 +66,10 @@ class UserState(Protocol):
 class FreeState:
     """The model plays from a prompt; code watches consent, roles, recited instructions and values from nowhere."""
 
-    def __init__(self, prompt: str, rules: str) -> None:
-        """`prompt` is the whole system prompt, `rules` the part of it that is the same for all tasks."""
-        self._prompt, self._rules = prompt, rules
+    def __init__(self, prompt: str, rules: str, gated: bool = True) -> None:
+        """`prompt` is the whole system prompt, `rules` the part of it that is the same for all tasks. Where it is not
+        `gated`, only silence is refused, and every vote to end is carried out."""
+        self._prompt, self._rules, self._gated = prompt, rules, gated
         self._known = [prompt]
         self._earlier: list[tuple[str, str]] = []
         self._heard = ""
@@ -85,6 +89,8 @@ class FreeState:
         return self._prompt
 
     def judge(self, words: str, end: EndReason | None) -> Verdict:
+        if not self._gated:
+            return Verdict(UserTurn(words, end)) if words or end is not None else _SILENT
         agrees = asks_consent(self._heard) and affirms(words)
         if end is not None and (self._pending or agrees):
             if not words:
@@ -114,8 +120,8 @@ class FreeState:
 class AgendaState:
     """An agenda decides, the model words. See `users.agenda` for what is decided."""
 
-    def __init__(self, agenda: AgendaUser, stage: Stage, persona: Persona) -> None:
-        self.agenda = agenda
+    def __init__(self, agenda: AgendaUser, stage: Stage, persona: Persona, gated: bool = True) -> None:
+        self.agenda, self._gated = agenda, gated
         self._persona = persona
         self._rules = template("user_wording.jinja")
         self._vocabulary = _enumerated(stage, agenda.language)
@@ -142,6 +148,8 @@ class AgendaState:
 
     def judge(self, words: str, end: EndReason | None) -> Verdict:
         """The end is the agenda's; the model's token is a vote that changes nothing."""
+        if not self._gated:
+            return Verdict(UserTurn(words, self._plan.end, tags=self._plan.tags)) if words else _SILENT
         broken = check(words, None, self._expected())
         vote: tuple[Broken, ...] = ()
         if end is not None and self._plan.end is None:
