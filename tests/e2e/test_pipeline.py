@@ -162,8 +162,9 @@ def test_eval_refuses_tasks_that_the_model_was_trained_on_unless_told(place: Pla
 def test_the_same_command_again_finds_nothing_owed_and_changes_no_artifact(place: Place) -> None:
     for stage in STAGES:
         before = hashes(place.folder(stage))
+        (place.folder(stage) / "summary.json").unlink()  # as if it was killed just before its last line
         place.run(stage)
-        assert hashes(place.folder(stage)) == before
+        assert hashes(place.folder(stage)) == before, stage
 
 
 @pytest.mark.slow
@@ -257,3 +258,14 @@ def test_an_episode_log_can_be_piped_into_sft(done: Place, tmp_path: Path) -> No
     piped = subprocess.run(words, cwd=tmp_path, env=place._environ(), input=log, capture_output=True, check=False)
     assert piped.returncode == 0, piped.stderr.decode()
     assert summary(place.folder("piped"))["steps"] == 1
+
+
+@pytest.mark.slow
+def test_a_kill_between_writing_the_best_checkpoint_and_marking_it_is_mended(done: Place, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.take_inputs("sft", done)
+    shutil.copytree(done.folder("sft"), place.folder("sft"))
+    (place.folder("sft") / "summary.json").unlink()
+    (place.folder("sft") / "checkpoints" / "BEST").write_text("step-000002\n")
+    place.run("sft")
+    assert hashes(place.folder("sft")) == hashes(done.folder("sft"))

@@ -169,7 +169,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     player = Player(agents, users, limits_of(settings), settings.in_flight, own.log)
     begun = time.monotonic() - seconds
     box = settings.stop_after_seconds
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
     async with player:
         with talk.progress(steps, "steps") as bar:
             bar.advance(trainer.step)

@@ -248,10 +248,12 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
         state = own.started.state
         trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
         best, spent = state["best"], state["seconds"]
+        if state["is_best"]:
+            checkpoint.mark_best(own.out, own.started.step)
     own.folder.keep_metrics_until(trainer.position.step)
     begun = time.monotonic() - spent
     box = settings.stop_after_seconds
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
     with talk.progress(trainer.total_steps, "steps") as bar:
         bar.advance(trainer.position.step)
         while not trainer.done and not (box and time.monotonic() - begun >= box):
@@ -263,14 +265,16 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
             own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
             bar.advance(loss=round(row.get("loss", float("nan")), 4))
             if last or (settings.save_every and step % settings.save_every == 0):
-                is_best = "eval_loss" in row and (best is None or row["eval_loss"] < best)
-                best = row["eval_loss"] if is_best else best
+                better = "eval_loss" in row and (best is None or row["eval_loss"] < best)
+                best = row["eval_loss"] if better else best
+                is_best = better or not held
                 state = {
                     "trainer": trainer.state()[1],
                     "best": best,
+                    "is_best": is_best,
                     "seconds": time.monotonic() - begun if box else 0.0,
                 }
-                save(own, step, trainer.state()[0], state, is_best or not held)
+                save(own, step, trainer.state()[0], state, is_best)
     return {
         "steps": trainer.position.step,
         "loss": row.get("loss"),

@@ -1,10 +1,10 @@
 """A small tokenizer made from given texts: byte-level BPE with single digits.
 
 Digits never merge, so that copying an identifier is a matter of attention and not of vocabulary; words keep their
-underscores, so that a frequent tool name is one token; a word that is copied between talk and calls is the same token in
-both (`the kettle` and `"kettle"`: its leading blank stays apart), since a model of this size does not learn which two
-tokens are one word; every control marker of the chat format is one id. Saved as an
-ordinary Hugging Face folder, with the chat template beside it.
+underscores, so that a frequent tool name is one token; a word that is copied between talk and calls is the same token
+in both (`the kettle` and `"kettle"`: its leading blank stays apart), since a model of this size does not learn which
+two tokens are one word; every control marker of the chat format is one id. Saved as an ordinary Hugging Face folder,
+with the chat template beside it.
 """
 
 from __future__ import annotations
