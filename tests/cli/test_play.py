@@ -166,6 +166,7 @@ def test_an_unknown_task_or_scenario_is_a_usage_error_with_an_example(tmp_path: 
     done = _piped(tmp_path, "", "--task", "nope")
     assert done.returncode == 64 and "retail-dev-" in done.stderr
     assert _piped(tmp_path, "", "--scenario", "bakery").returncode == 64
+    assert "has no use" in _piped(tmp_path, "", "--as", "agent", "--agent", "careful").stderr
 
 
 def test_escape_sequences_of_a_model_never_reach_the_terminal() -> None:

@@ -48,12 +48,17 @@ def play(
     debug: o.Debug = False,
 ) -> int:
     from muarl_cli.cli.console import Talk
-    from muarl_cli.errors import ExitCode
+    from muarl_cli.errors import ExitCode, MuarlError
     from muarl_cli.pipeline import sitting
     from muarl_cli.settings.models import Stage
     from muarl_cli.settings.resolve import resolve
 
     by_hand = part is Part.USER
+    yours = {"--user": user, "--user-model": user_model} if by_hand else {"--agent": agent, "--model": model}
+    if given_twice := [flag for flag, value in yours.items() if value is not None]:
+        raise MuarlError(
+            f"you play the {part.value} yourself, so {given_twice[0]} has no use", next_step="leave it out"
+        )
     flags = {
         "model": model,
         "base_url": base_url,

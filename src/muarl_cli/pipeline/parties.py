@@ -185,7 +185,7 @@ class Users:
                 speaker: Any = open_hf_speaker(own.local or own.model)
             else:
                 speaker = chat_model(own.model, own.base_url, *self._spend)
-            recorder = next((made for _, made in self._speakers.values()), None)
+            recorder = next((made for _, made in self._speakers.values() if made and made.recording), None)
             if recorder is None and own.cassette:
                 recorder = Cassette(Path(own.cassette), recording=True)
             self._speakers[backend] = (speaker, recorder)
