@@ -18,10 +18,12 @@ from muarl_cli.pipeline.play import Job, Player, job
 from muarl_cli.pipeline.rollout import take
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.settings.groups import User
+from muarl_cli.settings.models import Stage
+from muarl_cli.settings.resolve import resolve
 from muarl_cli.worlds.catalog import load_tasks, scenario_of
 
 LIMITS = Limits(30, 0, 3, 10, 60.0)
-SCRIPTED = User(backend="scripted", model="", base_url="", temperature=0.0, max_tokens=64)
+SCRIPTED: User = resolve(Stage.ROLLOUT, overrides=["user.backend=scripted"], environ={}).settings.user  # type: ignore[attr-defined]
 
 
 def _jobs(count: int, rollouts: int = 1) -> list[Job]:
@@ -124,7 +126,7 @@ def test_a_subset_of_tasks_is_spread_over_all_sets() -> None:
 
 
 def test_who_cannot_play_is_refused_before_the_first_episode(tmp_path: Path) -> None:
-    with pytest.raises(MuarlError, match="not there yet"):
-        Users(SCRIPTED.model_copy(update={"backend": "human"}), {}, 0.0, tmp_path)
+    with pytest.raises(MuarlError, match="both take what"):
+        Users(SCRIPTED.model_copy(update={"backend": "llm=0.5,replay=0.5"}), {}, 0.0, tmp_path)
     with pytest.raises(MuarlError, match="not there yet"):
         load_tasks(["bfcl:multi_turn:base"])

@@ -21,6 +21,7 @@ from muarl_cli.cli import (
     evaluate,
     gate,
     ls,
+    play,
     report,
     rl_train,
     rollout,
@@ -120,6 +121,7 @@ _add("status", status.status, status, _TOOLS)
 _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
+_add("play", play.play, play, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,26 +16,12 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from muarl_cli.hashing import canonical
+from muarl_cli.plain_text import clean as clean
 
 LINE_EVERY = 10.0
 """seconds between two plain progress lines where stderr is no terminal"""
 QUIET_FOR = 1.0
 """seconds before any progress is shown at all"""
-_ESCAPES = re.compile(
-    "\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?"  # OSC: titles, links, clipboard
-    "|\x1b[PX^_][^\x1b]*(?:\x1b\\\\)?"  # DCS, SOS, PM, APC
-    "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours and cursor
-    "|\x1b[ -/]*[0-~]?"
-)
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
-
-
-def clean(text: object, one_line: bool = False) -> str:
-    """`text` without escape sequences, control and direction characters; newlines become blanks where `one_line`."""
-    plain = _CONTROL.sub("", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
-    return " ".join(plain.split()) if one_line else plain.replace("\t", "    ")
 
 
 class Progress:

@@ -7,17 +7,23 @@ back-end that is not there) is refused before the first episode, with what would
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
-from muarl_cli.settings.grammar import SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
+from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
 from muarl_cli.settings.groups import Price, User
 from muarl_cli.worlds.scenario import Scenario, Task
+
+if TYPE_CHECKING:
+    from muarl_cli.users.human import Terminal
+    from muarl_cli.users.mixture import Draw
 
 
 class Talker(Protocol):
@@ -94,51 +100,109 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
 
 
 class Users:
-    """The user of a run, for any scenario."""
+    """The user of a run, for any scenario: back-ends and personas are drawn by the rollout's seed."""
 
     def __init__(self, settings: User, prices: Mapping[str, Price], max_usd: float, folder: Path) -> None:
+        from muarl_cli.users.mixture import Mixture
+
         self.settings = settings
-        self._shares = parse_mixture(
-            "scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user"
-        )
+        shares = parse_mixture("scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user")
+        self._mixture = Mixture(shares, settings.personas)
         self._made: dict[str, UserFactory] = {}
+        self._speakers: dict[str, Any] = {}
         self._spend = (prices, max_usd, folder)
-        self._chat: Any = None
-        self.remote = any(name == "llm" for name, _ in self._shares)
+        kinds = {name for name, _ in shares}
+        self.remote = bool(kinds & {"llm", "human"})
         """whether turns come from outside of this process"""
-        for name, _ in self._shares:
-            if name not in ("scripted", "llm"):
-                raise MuarlError(
-                    f"the user back-end {name!r} is not there yet",
-                    next_step="use scripted or llm (--user-model NAME)",
-                    code=ExitCode.CONFIG,
-                )
+        rivals = sorted(kinds & {"llm", "replay"} | (set() if settings.local else kinds & {"hf"}))
+        if len(rivals) > 1:
+            raise MuarlError(
+                f"the user back-ends {' and '.join(rivals)} both take what user.model names",
+                next_step="name the folder of an hf user with user.local=FOLDER; replay cannot be mixed with llm",
+                code=ExitCode.CONFIG,
+            )
 
     def of(self, scenario: Scenario, seed: int) -> UserFactory:
         """Who plays the user of this rollout; a mixture is drawn by the rollout's seed."""
-        name = _draw(self._shares, derive_seed(seed, "user-kind"))
-        key = f"{scenario.source}:{scenario.name}:{name}"
+        draw = self._mixture.draw(seed)
+        key = f"{scenario.source}:{scenario.name}:{draw.backend}:{draw.persona.name}"
         if key not in self._made:
-            self._made[key] = scripted_user(scenario) if name == "scripted" else self._llm(scenario)
+            self._made[key] = self._make(scenario, draw)
         return self._made[key]
 
     async def close(self) -> None:
-        """Let go of the connections to a served model."""
-        if self._chat is not None:
-            await self._chat.wire.close()
+        """Let go of the connections to served models."""
+        for speaker, _ in self._speakers.values():
+            if hasattr(speaker, "wire"):
+                await speaker.wire.close()
 
-    def _llm(self, scenario: Scenario) -> UserFactory:
+    def _make(self, scenario: Scenario, draw: Draw) -> UserFactory:
+        if draw.backend == "scripted":
+            return scripted_user(scenario)
+        if draw.backend == "human":
+            from muarl_cli.users.human import HumanUsers
+
+            return HumanUsers(the_terminal(), scenario.user_prompt)
+        if draw.backend == "replay":
+            from muarl_cli.users.replay import ReplayUsers, is_episode_log
+
+            if is_episode_log(Path(self.settings.model)):
+                return ReplayUsers(Path(self.settings.model))
+        return self._worded(scenario, draw)
+
+    def _worded(self, scenario: Scenario, draw: Draw) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
-        chat = self._chat = self._chat or chat_model(self.settings.model, self.settings.base_url, *self._spend)
-        rules = str(getattr(scenario, "user_guidelines", ""))
+        speaker, cassette = self._speaker(draw.backend)
+        scripted = scripted_user(scenario)
         return LlmUsers(
-            chat,
+            speaker,
             scenario.user_prompt,
             temperature=self.settings.temperature,
             max_tokens=self.settings.max_tokens,
-            rules=rules,
+            rules=str(getattr(scenario, "user_guidelines", "")),
+            backend=draw.backend,
+            persona=draw.persona,
+            agenda=scripted.open if hasattr(scenario, "language") else None,  # type: ignore[arg-type]
+            gated=self.settings.fidelity == "gate",
+            scripted_fallback=self.settings.fallback == "scripted",
+            cassette=cassette,
         )
+
+    def _speaker(self, backend: str) -> tuple[Any, Any]:
+        """(who gives the words, the cassette), made once a back-end."""
+        from muarl_cli.users.cassette import Cassette, NoSpeaker
+
+        if backend not in self._speakers:
+            own = self.settings
+            if backend == "replay":
+                tape = Cassette(Path(own.model), recording=False)
+                self._speakers[backend] = (NoSpeaker(tape), tape)
+                return self._speakers[backend]
+            if backend == "hf":
+                from muarl_cli.users.hf import open_hf_speaker
+
+                speaker: Any = open_hf_speaker(own.local or own.model)
+            else:
+                speaker = chat_model(own.model, own.base_url, *self._spend)
+            recorder = next((made for _, made in self._speakers.values() if made and made.recording), None)
+            if recorder is None and own.cassette:
+                recorder = Cassette(Path(own.cassette), recording=True)
+            self._speakers[backend] = (speaker, recorder)
+        return self._speakers[backend]
+
+
+@cache
+def the_terminal() -> Terminal:
+    """The terminal of this process: read from standard input, shown on standard error."""
+    from muarl_cli.plain_text import clean
+    from muarl_cli.users.human import Terminal
+
+    def write(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    return Terminal(write, clean)
 
 
 def scripted_user(scenario: Scenario) -> UserFactory:
@@ -224,6 +288,10 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     """The agent that `settings` name: scripted, a model folder in this process, or a served model."""
     kind = settings.agent
+    if kind == HUMAN:
+        from muarl_cli.agents.human import HumanAgents
+
+        return Agents(kind, fixed=HumanAgents(the_terminal()))
     if kind != "policy":
         return Agents(kind)
     if Path(settings.model).is_dir():

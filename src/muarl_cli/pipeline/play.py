@@ -89,7 +89,7 @@ async def play(job: Job, agents: AgentFactory, users: UserFactory, limits: Limit
         policy_hash=scenario.policy_hash,
         seed=key.seed,
         agent=dict(agents.info),
-        user={**users.info, "persona": "", "seed": key.seed, "injectors_fired": fired},
+        user={"persona": "", **users.info, "seed": key.seed, "injectors_fired": fired},
         events=tuple(transcript.events),
         end=transcript.end,
         valid=transcript.end.reason.valid,

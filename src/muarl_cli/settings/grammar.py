@@ -16,6 +16,8 @@ SOURCES = ("builtin", "mcp", "tau1", "tau2", "bfcl", "acebench")
 BENCHMARKS = ("tau1", "tau2", "bfcl", "acebench")
 SCRIPTED_AGENTS = ("oracle", "careful", "hasty", "do-nothing", "transfer-only", "gold-replay")
 USER_BACKENDS = ("scripted", "llm", "hf", "replay", "human")
+HUMAN = "human"
+"""an agent that is played at the terminal (`muarl play --as agent`)"""
 AUTO = "auto"
 """a user backend that follows from the tasks: a policy on a benchmark needs a model, everything else is scripted"""
 

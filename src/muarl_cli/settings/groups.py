@@ -6,7 +6,7 @@ defaults stand in `stages/*.yaml` alone.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -54,19 +54,37 @@ class User(Group):
     backend: str
     """scripted, llm, hf, replay, human; a mixture as scripted=0.6,llm=0.4; auto = llm on a benchmark, else scripted"""
     model: str
-    """model of an llm or hf user, or the episode log of a replay user"""
+    """model of an llm or hf user, or the cassette or episode log of a replay user"""
+    local: str
+    """folder of the model of an hf user, where llm and hf users are mixed; empty = model"""
     base_url: str
     """OpenAI-compatible address of an llm user; empty = OPENAI_BASE_URL, else the vendor's own"""
     temperature: Annotated[float, Field(ge=0, le=2)]
     """sampling temperature of an llm or hf user"""
     max_tokens: Count
     """tokens a user turn of an llm or hf user"""
+    personas: dict[str, dict[str, NotNegative]]
+    """weights of persona axes for users that a model words, as {verbosity: {terse: 0.3, standard: 0.7}}; {} = none"""
+    cassette: str
+    """file that records every request to a user model and its reply, for a replay user later; empty = none"""
+    fidelity: Literal["gate", "off"]
+    """what a model may say as the user: gate = what passes the checks, off = everything but silence"""
+    fallback: Literal["scripted", "none"]
+    """who words a turn that the model could not word: the script, where there is one; none = the episode is invalid"""
 
     @field_validator("backend")
     @classmethod
     def _known(cls, value: str) -> str:
         if value != AUTO:
             parse_mixture(value, USER_BACKENDS, "user backend")
+        return value
+
+    @field_validator("personas")
+    @classmethod
+    def _known_personas(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        from muarl_cli.users.persona import check_weights
+
+        check_weights(value)
         return value
 
 

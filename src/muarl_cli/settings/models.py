@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from muarl_cli.settings.grammar import SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_task_ref
+from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_task_ref
 from muarl_cli.settings.groups import (
     Count,
     CountOrNone,
@@ -188,8 +188,8 @@ class Served(Played):
     @field_validator("agent")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value != POLICY:
-            parse_mixture(value, (POLICY, *SCRIPTED_AGENTS), "agent")
+        if value not in (POLICY, HUMAN):
+            parse_mixture(value, (POLICY, HUMAN, *SCRIPTED_AGENTS), "agent")
         return value
 
 
@@ -285,6 +285,7 @@ FREE_KEYS = frozenset(
         "max_usd",
         "prices",
         "user.base_url",
+        "user.cassette",
         "teacher.base_url",
         "base_url",
         "stop_after_seconds",

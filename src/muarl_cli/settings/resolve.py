@@ -188,7 +188,8 @@ def _auto_user(values: Mapping[str, Any]) -> tuple[str, str]:
 def _needs_model(layers: _Layers) -> None:
     backend = str(layers.values["user.backend"])
     for kind, wanted in (("hf", "the folder of a model"), ("replay", "an episode log")):
-        if kind in backend.replace("=", ",").split(",") and layers.ranks["user.model"] == 0:
+        named = layers.ranks["user.model"] > 0 or (kind == "hf" and layers.values["user.local"])
+        if kind in backend.replace("=", ",").split(",") and not named:
             raise MuarlError(
                 f"user.backend={kind} needs {wanted}",
                 where=layers.origins["user.backend"],

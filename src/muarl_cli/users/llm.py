@@ -1,75 +1,167 @@
-"""A language model behind an OpenAI-compatible address as the user.
+"""A language model as the user: code decides or watches, the model words, and a gate stands in between.
 
-The model is told the scenario's prompt for the task and hears the agent's words, nothing else. A reply without words
-(empty, filtered, cut before a word) is asked for again with another temperature and a reminder, twice; then the episode
-ends as a fault of the user, never as a failure of the agent. `_decide` is the seam for code that owns the user's state.
+`Speaker` is whatever turns messages into a reply: a served model, a local one, a recorded one. A reply that may not be
+said (see `fidelity`) is asked for once more with another prompt and temperature; then the script says the turn where
+there is an agenda, and elsewhere the episode ends as a fault of the user. Invariant: a failure of the model that plays
+the user never becomes a failure of the agent, and every refused reply is named in the tags of the user's event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from importlib import resources
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import Stage, Usage, UserFault, UserSession, UserTurn
-from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, Reply
+from muarl_cli.engines.chat import ChatSampling, Finish, Reply
 from muarl_cli.engines.wire import ContextOverflow
 from muarl_cli.hashing import derive_seed, digest
+from muarl_cli.users.agenda import AgendaUser
+from muarl_cli.users.cassette import Cassette
+from muarl_cli.users.fidelity import Broken
 from muarl_cli.users.messages import END_TOKENS, heard, read_reply
+from muarl_cli.users.persona import Persona
+from muarl_cli.users.state import AgendaState, FreeState, UserState, render, template
 
 RETRIES = 2
+"""further tries after silence; a reply that says the wrong thing is tried again once"""
+NOBODY = Persona()
+ADVICE = {
+    Broken.ROLE_FLIP: "it spoke like the service agent; you are the customer",
+    Broken.COPIED: "it recited or mentioned your instructions",
+    Broken.INVENTED: "it held a number, id or name that nobody gave you",
+    Broken.EARLY: "it told something that is not to be told now",
+    Broken.MISSING: "it left out something that has to be said, exactly as it is written",
+    Broken.STOP_PENDING: "you agreed to a change that is not done yet; wait for it and say so in words",
+    Broken.EARLY_STOP: "it said goodbye, but you still want something",
+    Broken.REPEATED: "it was an earlier message of yours, word by word",
+    Broken.CONTRADICTION: "it took back what you said, or did not give the yes that is due",
+    Broken.FALSE_CONSENT: "it said yes, but the agent's proposal is not what you want",
+}
+
+
+class Speaker(Protocol):
+    """Turns messages into words."""
+
+    @property
+    def model(self) -> str: ...
+
+    async def reply(self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling) -> Reply:
+        """Raises `InfraFault`, `ContextOverflow`, and where it is a recording `UserFault`."""
+        ...
 
 
 class LlmUsers:
-    """Opens user sessions on one chat model.
+    """Opens user sessions on one speaker.
 
     `prompt` gives the whole system prompt for a task (`Scenario.user_prompt`). One that does not name the end tokens is
-    only a brief; the project's own rules for simulated users are then put around it.
+    only a brief; the project's own rules for simulated users are then put around it. With `agenda` (a scripted user of
+    the task) the agenda decides each turn, and `prompt` is not used; `scripted_fallback` lets the script say what the
+    model could not. Without `gated` only silence is refused. `cassette` records every request and reply, or is what the
+    replies come from.
     """
 
     def __init__(
-        self, chat: ChatModel, prompt: Callable[[Any], str], *, temperature: float, max_tokens: int, rules: str = ""
+        self,
+        chat: Speaker,
+        prompt: Callable[[Any], str],
+        *,
+        temperature: float,
+        max_tokens: int,
+        rules: str = "",
+        backend: str = "llm",
+        persona: Persona = NOBODY,
+        agenda: Callable[[Stage, Any], AgendaUser] | None = None,
+        gated: bool = True,
+        scripted_fallback: bool = True,
+        cassette: Cassette | None = None,
     ) -> None:
-        self.chat, self._prompt = chat, prompt
+        self.chat, self.persona = chat, persona
+        self._prompt, self._agenda, self._cassette = prompt, agenda, cassette
         self._temperature, self._max_tokens = temperature, max_tokens
-        self._prompt_hash = digest([rules or _template("user.jinja"), _template("user_reminder.jinja")])
+        self._backend, self._rules = backend, rules or template("user.jinja")
+        self._scripted_fallback, self._gated = scripted_fallback, gated
+        main = template("user_wording.jinja") if agenda else self._rules
+        self._prompt_hash = digest([main, template("user_reminder.jinja"), template("user_mend.jinja")])
 
     @property
     def info(self) -> Mapping[str, Any]:
         """`prompt_hash` covers the rules the model plays by, not the single task's brief."""
-        return {"backend": "llm", "model": self.chat.model, "prompt_hash": self._prompt_hash}
+        return {
+            "backend": self._backend,
+            "model": self.chat.model,
+            "prompt_hash": self._prompt_hash,
+            "persona": self.persona.name,
+        }
 
     def open(self, stage: Stage, task: Any) -> UserSession:
-        return _LlmUser(self.chat, system_prompt(self._prompt(task)), stage.seed, self._temperature, self._max_tokens)
+        chat = self.chat
+        if self._cassette is not None:
+            chat = self._cassette.bound(str(getattr(task, "task_hash", task)), stage.seed, chat)
+        state = self._state(stage, task)
+        return _ModelUser(chat, state, stage.seed, self._temperature, self._max_tokens, self._fallback)
+
+    def _state(self, stage: Stage, task: Any) -> UserState:
+        if self._agenda is not None:
+            return AgendaState(self._agenda(stage, task), stage, self.persona, self._gated)
+        prompt = system_prompt(self._prompt(task))
+        if self.persona.directions:
+            prompt = f"{prompt}\n\nHow you write: {self.persona.directions}"
+        return FreeState(prompt, self._rules, self._gated)
+
+    @property
+    def _fallback(self) -> bool:
+        return self._scripted_fallback and self._agenda is not None
 
 
-class _LlmUser:
-    def __init__(self, chat: ChatModel, prompt: str, seed: int, temperature: float, max_tokens: int) -> None:
-        self._chat, self._prompt, self._seed = chat, prompt, seed
+class _ModelUser:
+    def __init__(
+        self, chat: Speaker, state: UserState, seed: int, temperature: float, max_tokens: int, fallback: bool
+    ) -> None:
+        self._chat, self._state, self._seed, self._fallback = chat, state, seed, fallback
         self._temperature, self._max_tokens = temperature, max_tokens
         self._messages: list[dict[str, str]] = []
 
     async def respond(self, news: Sequence[Event]) -> UserTurn:
+        ready = await self._state.hear(news)
+        if ready is not None:
+            return ready
         self._messages.append({"role": "user", "content": heard(news)})
-        usage = Usage()
+        usage, mends = Usage(), 0
+        tags: list[str] = []
+        wrong: tuple[Broken, ...] = ()
         for attempt in range(1 + RETRIES):
-            reply = await self._ask(attempt)
+            reply = await self._ask(attempt, wrong)
             usage += reply.usage
-            turn = self._decide(reply, usage)
-            if turn is not None:
-                self._messages.append({"role": "assistant", "content": turn.text or reply.text})
-                return turn
-        raise UserFault(f"{1 + RETRIES} replies without words, the last one: {reply.finish.value}")
+            words, end = ("", None) if reply.finish is Finish.FILTERED else read_reply(reply.text)
+            verdict = self._state.judge(words, end)
+            tags += [tag for broken in verdict.broken if (tag := f"fidelity:{broken}") not in tags]
+            if verdict.turn is not None:
+                return self._say(verdict.turn, usage, tags)
+            wrong = verdict.broken
+            mends += wrong != (Broken.EMPTY,)
+            if mends > 1:
+                break
+        turn = self._state.fallback() if self._fallback else None
+        if turn is None:
+            raise UserFault(_complaint(attempt + 1, wrong, reply))
+        return self._say(turn, usage, [*tags, "fidelity:fallback"])
 
     def close(self) -> None:
         self._messages.clear()
 
-    async def _ask(self, attempt: int) -> Reply:
-        prompt, temperature = self._prompt, self._temperature
-        if attempt:  # the same question at temperature 0 would get the same silence
-            prompt = f"{prompt}\n{_template('user_reminder.jinja')}"
+    def _say(self, turn: UserTurn, usage: Usage, tags: Sequence[str]) -> UserTurn:
+        self._state.accept(turn)
+        self._messages.append({"role": "assistant", "content": turn.text or "(leaves)"})
+        return replace(turn, usage=usage, tags=(*turn.tags, *tags))
+
+    async def _ask(self, attempt: int, wrong: tuple[Broken, ...]) -> Reply:
+        prompt, temperature = self._state.prompt(), self._temperature
+        if attempt:  # the same question at temperature 0 would get the same answer
+            lines = [ADVICE[broken] for broken in wrong if broken in ADVICE]
+            mend = render("user_mend.jinja", wrong=lines) if lines else template("user_reminder.jinja")
+            prompt = f"{prompt}\n{mend}"
             temperature = min(1.5, max(temperature, 0.4) + 0.3 * attempt)
         turn = sum(message["role"] == "user" for message in self._messages)
         sampling = ChatSampling(temperature, self._max_tokens, seed=derive_seed(self._seed, "user", turn, attempt))
@@ -78,26 +170,15 @@ class _LlmUser:
         except ContextOverflow as overflow:
             raise UserFault(f"the conversation no longer fits the user model: {overflow}") from overflow
 
-    def _decide(self, reply: Reply, usage: Usage) -> UserTurn | None:
-        """What the user does with the model's words; None where there are none to use."""
-        if reply.finish is Finish.FILTERED:
-            return None
-        words, end = read_reply(reply.text)
-        if not words and end is None:
-            return None
-        return UserTurn(text=words, end=end, usage=usage)
+
+def _complaint(tries: int, wrong: tuple[Broken, ...], last: Reply) -> str:
+    if wrong == (Broken.EMPTY,):
+        return f"{tries} replies without words, the last one: {last.finish.value}"
+    return f"{tries} replies that may not be said, the last one for {', '.join(wrong)}"
 
 
 def system_prompt(prompt: str) -> str:
     """`prompt` as it is where it names the end tokens, else wrapped in the project's own rules."""
     if any(token in prompt for token in END_TOKENS):
         return prompt
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(_template("user.jinja"))
-    return template.render(brief=prompt, tokens=list(END_TOKENS))
-
-
-@lru_cache(maxsize=8)
-def _template(name: str) -> str:
-    return (resources.files("muarl_cli.templates") / "prompts" / name).read_text(encoding="utf-8")
+    return render("user.jinja", brief=prompt, tokens=list(END_TOKENS))
