@@ -105,7 +105,7 @@ class Users:
         name = _draw(self._shares, derive_seed(seed, "user-kind"))
         key = f"{scenario.source}:{scenario.name}:{name}"
         if key not in self._made:
-            self._made[key] = scripted_user(scenario) if name == "scripted" else self._llm(scenario)
+            self._made[key] = scripted_user(scenario, self.settings.injectors) if name == "scripted" else self._llm(scenario)
         return self._made[key]
 
     def _llm(self, scenario: Scenario) -> UserFactory:
@@ -122,13 +122,14 @@ class Users:
         )
 
 
-def scripted_user(scenario: Scenario) -> UserFactory:
-    """The scripted user of a scenario: an agenda where the scenario has a language, else the minimal user."""
+def scripted_user(scenario: Scenario, injectors: Mapping[str, float] | None = None) -> UserFactory:
+    """The scripted user of a scenario: an agenda where the scenario has a language, else the minimal user, which has
+    nothing that could be injected."""
     language = getattr(scenario, "language", None)
     if language is not None:
         from muarl_cli.users.agenda import AgendaUsers
 
-        return AgendaUsers(language)
+        return AgendaUsers(language, injectors)
     from muarl_cli.users.minimal import MinimalUsers
 
     return MinimalUsers()

@@ -16,6 +16,20 @@ SOURCES = ("builtin", "mcp", "tau1", "tau2", "bfcl", "acebench")
 BENCHMARKS = ("tau1", "tau2", "bfcl", "acebench")
 SCRIPTED_AGENTS = ("oracle", "careful", "hasty", "do-nothing", "transfer-only", "gold-replay")
 USER_BACKENDS = ("scripted", "llm", "hf", "replay", "human")
+INJECTORS = (
+    "ambiguity",
+    "mind_change_before_confirm",
+    "mind_change_after_write",
+    "refuse_once",
+    "wrong_then_correct",
+    "tangent",
+    "impatience",
+    "fragments",
+    "interrupt",
+    "unavailable_service",
+    "adversarial",
+)
+"""what can make the scripted user harder (`users.injectors`)"""
 AUTO = "auto"
 """a user backend that follows from the tasks: a policy on a benchmark needs a model, everything else is scripted"""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -85,6 +85,8 @@ class Language:
     slots: Mapping[str, Slot]
     intents: Mapping[str, Intent]
     phrases: Mapping[str, tuple[str, ...]]
+    injections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """what the user says where an injector fires (`users.injectors`), and "decline", how the agent says no to it"""
 
     def phrase(self, name: str, rng: random.Random, **values: str) -> str:
         return rng.choice(self.phrases[name]).format(**values)
@@ -130,7 +132,8 @@ def language_from(data: Mapping[str, Any]) -> Language:
             float(row.get("weight", 1.0)),
         )
     phrases = {name: tuple(options) for name, options in data["phrases"].items()}
-    return Language(slots, intents, phrases)
+    injections = {name: tuple(options) for name, options in data.get("injections", {}).items()}
+    return Language(slots, intents, phrases, injections)
 
 
 def _slot_from(name: str, row: Mapping[str, Any]) -> Slot:
