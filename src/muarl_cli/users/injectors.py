@@ -102,9 +102,7 @@ def mistyped(number: str) -> list[str]:
 class InjectedUser(AgendaUser):
     """A scripted user with injectors."""
 
-    def __init__(
-        self, language: Language, goals: Sequence[Goal], seed: int, rates: Mapping[Injector, float]
-    ) -> None:
+    def __init__(self, language: Language, goals: Sequence[Goal], seed: int, rates: Mapping[Injector, float]) -> None:
         super().__init__(language, goals, seed)
         self._dice = random.Random(derive_seed(seed, "inject"))
         """a stream of its own: what is injected does not move the words of the agenda"""
@@ -200,7 +198,9 @@ class InjectedUser(AgendaUser):
         """Those of `slots` that the user knows and has not told, in whatever way."""
         current = self._current(goal)
         return [
-            s for s in slots if s not in goal.unknown and s != self._typo and (s, value_text(current[s])) not in self.told
+            s
+            for s in slots
+            if s not in goal.unknown and s != self._typo and (s, value_text(current[s])) not in self.told
         ]
 
     def _has_better(self, goal: Goal, asked: Sequence[str]) -> bool:
