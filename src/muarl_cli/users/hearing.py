@@ -53,8 +53,8 @@ class Heard(NamedTuple):
 class _Cue:
     """A pattern over lower-case text, behind a cheap test.
 
-    `stems`: wherever the pattern matches, one of these stands in the text. Most turns hold none of them, and a search for
-    fixed words costs a hundredth of one for a pattern. Without stems the pattern alone decides.
+    `stems`: wherever the pattern matches, one of these stands in the text. Most turns hold none of them, and a search
+    for fixed words costs a hundredth of one for a pattern. Without stems the pattern alone decides.
     """
 
     __slots__ = ("_search", "stems")
@@ -76,10 +76,7 @@ class _Cue:
 
     def any(self, sentences: Sequence[str]) -> bool:
         """Whether a sentence matches."""
-        for sentence in sentences:
-            if self._search(sentence) is not None:
-                return True
-        return False
+        return any(self._search(sentence) is not None for sentence in sentences)
 
 
 _PROPOSAL = _Cue(

@@ -1,9 +1,9 @@
 """Injectors: what makes the scripted user harder to serve, each with a rate, a seed and a tag in the log.
 
-A rate is the share of episodes in which an injector is armed, drawn from the episode's seed and the injector's name; an
-armed one fires at its first opportunity, once. The invariants of the agenda hold: values come from the goals (a mistyped
-number is a goal's number with one digit doubled, and is corrected), consent is given to matching proposals only, nobody
-leaves while a consented write is pending. What the user says comes from the domain's `injections`.
+A rate is the share of episodes in which an injector is armed, drawn from the episode's seed and the injector's name;
+an armed one fires at its first opportunity, once. The invariants of the agenda hold: values come from the goals (a
+mistyped number is a goal's number with one digit doubled, and is corrected), consent is given to matching proposals
+only, nobody leaves while a consented write is pending. What the user says comes from the domain's `injections`.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ _NEEDS: dict[Injector, tuple[str, ...]] = {
 
 
 def rates_from(rates: Mapping[str, float], language: Language) -> dict[Injector, float]:
-    """Checked rates by injector, those of 0 left out; raises `MuarlError` (CONFIG) for an unknown name, a rate outside of
-    0 to 1, or a domain without the words."""
+    """Checked rates by injector, those of 0 left out; raises `MuarlError` (CONFIG) for an unknown name, a rate outside
+    of 0 to 1, or a domain without the words."""
     checked: dict[Injector, float] = {}
     for name, rate in rates.items():
         if name not in set(Injector):
