@@ -18,7 +18,7 @@ from muarl_cli.errors import MuarlError
 from muarl_cli.users.dialogue import Dialogue
 from muarl_cli.users.facts import Facts
 from muarl_cli.users.hearing import Act
-from muarl_cli.users.injectors import mistyped
+from muarl_cli.users.injectors import Injector, mistyped
 from muarl_cli.worlds.language import said, value_text
 from muarl_cli.worlds.scenario import Scenario
 
@@ -31,8 +31,10 @@ _AGENT_TALK = re.compile(
     r"|shall i (go ahead|proceed)|would you like me to|<tool_call>|\{\"name\"|your (order|loan|request) has been",
     re.I,
 )
-MISTYPED = "inject:wrong_then_correct"
+MISTYPED = f"inject:{Injector.WRONG_THEN_CORRECT.value}"
+AFTER_WRITE = Injector.MIND_CHANGE_AFTER_WRITE.value
 _HAS_MOVED = frozenset({Act.REPORT, Act.REFUSAL, Act.TRANSFER})
+_CLOSES = frozenset({Act.REPORT, Act.MORE, Act.BYE})
 _GENERAL = frozenset({Act.ASK_MORE, Act.PROPOSAL, Act.REPORT, Act.REFUSAL})
 """turns after which a fact is no unprompted one: they ask for more, or name values that may be wrong"""
 
@@ -55,10 +57,11 @@ def ungrounded(talk: Dialogue) -> Score:
     """S1: typed or domain values that are neither the user's own nor were said to them before."""
     known, hidden = talk.facts.known(), {value.lower() for value in talk.facts.hidden()}
     numbers = _TYPED.findall(known)
-    heard, found = "", []
+    heard, found, typos = "", [], list[str]()
     for turn in talk.turns:
         heard += " " + turn.heard.lower()
-        typos = [typo for number in numbers for typo in mistyped(number)] if MISTYPED in turn.tags else []
+        if MISTYPED in turn.tags:  # the rest of an opening in parts may hold the number
+            typos = [typo for number in numbers for typo in mistyped(number)]
         text = turn.text.lower()
         values = _TYPED.findall(text) + talk.facts.vocabulary.values_in(text)
         found += [v for v in values if not said(v, known) and not said(v, heard) and v not in typos and v not in hidden]
@@ -128,20 +131,44 @@ def premature(talk: Dialogue) -> Score | None:
     )
     if not by_user or not talk.turns:
         return None
-    pending = False
-    for at, turn in enumerate(talk.turns):
-        if turn.writes or _HAS_MOVED & set(turn.acts):
-            pending = False
-        pending = pending or talk.agrees(at)
-    if pending:
+    if _write_pending(talk):
         return _any(["a write was agreed to and nothing came of it"])
     if talk.gave_up or not talk.stopped:
         return _any([])
     last = talk.turns[-1]
-    if {Act.ASK, Act.PROPOSAL} & set(last.acts) and not last.writes:
+    # which request is open is certain for scripted users alone: they raise each in the domain's words
+    acts = {last.acts[last.open]} if last.acts and _scripted(talk) else set(last.acts)
+    if {Act.ASK, Act.PROPOSAL} & acts and not last.writes:
         return _any(["the agent's last question is unanswered"])
     missing = coverage(talk)
     return _any([missing.what] if missing and missing.what else [])
+
+
+def _scripted(talk: Dialogue) -> bool:
+    return talk.episode.user.get("backend") == "scripted"
+
+
+def _write_pending(talk: Dialogue) -> bool:
+    """Whether the last consent was to a write that was neither made nor refused nor reported.
+
+    A consent to what was done before is none; nor, for scripted users, who take silence after a write for its report,
+    one after any write for the open request.
+    """
+    scripted = _scripted(talk)
+    pending = wrote = False
+    done: set[str] = set()
+    for at, turn in enumerate(talk.turns):
+        done |= {call.name for call in turn.writes}
+        wrote = wrote or bool(turn.writes)
+        if turn.writes or _HAS_MOVED & set(turn.acts):
+            pending = False
+        if talk.agrees(at):
+            intents = [talk.language.intents[talk.facts.goals[n].intent] for n in talk.proposed(at)]
+            again = bool(intents) and all(intent.write in done for intent in intents)
+            pending = not (again or (scripted and wrote))
+        if turn.moved:
+            wrote = False
+    return pending
 
 
 def _overrun(episode: Episode) -> Score:
@@ -153,7 +180,11 @@ def _overrun(episode: Episode) -> Score:
 
 
 def overrun(talk: Dialogue) -> Score:
-    return _overrun(talk.episode)
+    """S6, and the agent has closed the matter more often than there are requests, after the last write."""
+    last = max((at for at, turn in enumerate(talk.turns) if turn.writes), default=0)
+    closings = sum(bool(_CLOSES & set(turn.acts)) for turn in talk.turns[last:])
+    score = _overrun(talk.episode)
+    return score if closings > len(talk.facts.goals) + 1 else _any([])
 
 
 def _role_confusion(episode: Episode) -> Score:
@@ -176,9 +207,12 @@ def contradiction(talk: Dialogue) -> Score:
     domain says whose it is.
     """
     found = []
+    hints = " | ".join(hint for goal in talk.facts.goals for hint in goal.unknown.values())
+    typo = False
     for at, turn in enumerate(talk.turns):
+        typo = typo or MISTYPED in turn.tags
         for slot, value in _claims(talk, turn.text):
-            if said(value, turn.heard) or (MISTYPED in turn.tags and value.isdigit()):
+            if said(value, turn.heard) or said(value, hints) or (typo and _is_typo(talk, slot, value)):
                 continue
             rows = [goal for goal in talk.facts.goals if slot in goal.slots]
             allowed = {value_text(row[slot]).lower() for goal in rows for row in (goal.slots, goal.final)}
@@ -196,6 +230,10 @@ def contradiction(talk: Dialogue) -> Score:
             if rows and (value not in allowed or value in outdated - still):
                 found.append(f"{slot} {value}")
     return _any(found)
+
+
+def _is_typo(talk: Dialogue, slot: str, value: str) -> bool:
+    return any(value in mistyped(value_text(goal.slots[slot])) for goal in talk.facts.goals if slot in goal.slots)
 
 
 def _claims(talk: Dialogue, text: str) -> list[tuple[str, str]]:
@@ -237,8 +275,10 @@ def _came_due(talk: Dialogue, number: int) -> bool:
     goal = talk.facts.goals[number]
     intent = talk.language.intents[goal.intent]
     first = talk.language.write_call(intent, goal.slots)
+    waits = AFTER_WRITE in (talk.episode.user.get("injectors") or {})
     for at, turn in enumerate(talk.turns):
-        if at + 1 < len(talk.turns) and talk.agrees(at) and number in talk.proposed(at) and turn.open == number:
+        agreed = talk.agrees(at) and number in talk.proposed(at) and turn.open == number
+        if agreed and not waits and at + 1 < len(talk.turns):
             return not intent.then_transfer or not talk.episode.end.detail
         done = any(call.name == intent.write and dict(call.arguments or {}) == first for call in turn.writes)
         if done and turn.open == number and Act.REPORT in turn.acts and at + 1 < len(talk.turns):

@@ -44,6 +44,8 @@ class Exchange:
     """slots they ask for"""
     open: int = 0
     """the request that was last raised before this turn"""
+    moved: bool = False
+    """this turn raises the next one"""
 
 
 class Dialogue:
@@ -91,7 +93,7 @@ class Dialogue:
     def agrees(self, at: int) -> bool:
         """Whether turn `at` is a yes to a proposal."""
         turn = self.turns[at]
-        if Act.PROPOSAL not in turn.acts:
+        if Act.PROPOSAL not in turn.acts or turn.moved:
             return False
         if turn.text in self.language.phrases.get("agree", ()):
             return True
@@ -159,13 +161,12 @@ class _Reader:
         self.said = ""
 
     def read(self, heard: str, text: str, tags: tuple[str, ...], writes: tuple[CallRecord, ...]) -> Exchange:
-        before = self.open
+        before, raised = self.open, self._move_on(text)
         acts, asked = self._acts(heard, self.waiting or bool(writes)) if heard.strip() else ((), frozenset())
-        self._move_on(text)
         agreed = Act.PROPOSAL in acts and _YES.search(text) is not None
         moved = bool(writes) or bool({Act.REPORT, Act.REFUSAL, Act.TRANSFER} & set(acts))
         self.waiting = agreed or (self.waiting and not moved)
-        return Exchange(heard, text, tags, writes, acts, asked, before)
+        return Exchange(heard, text, tags, writes, acts, asked, before, raised)
 
     def _acts(self, heard: str, expecting: bool) -> tuple[tuple[Act, ...], frozenset[str]]:
         acts: list[Act] = []
@@ -178,9 +179,12 @@ class _Reader:
             slots |= set(asked)
         return tuple(acts), frozenset(slots)
 
-    def _move_on(self, text: str) -> None:
+    def _move_on(self, text: str) -> bool:
+        """Whether the words raise the next request, which is then the open one."""
         following: Sequence[Goal] = self.facts.goals[self.open + 1 : self.open + 2]
         for goal in following:
             assert self.language is not None
             if any(line in text for line in self.language.intents[goal.intent].open):
                 self.open += 1
+                return True
+        return False

@@ -128,10 +128,12 @@ class InjectedUser(AgendaUser):
 
     def answer(self, heard: str) -> Answer:
         self._fired, self._turns = [], self._turns + 1
-        opening = self.at < 0
+        opening, in_parts = self.at < 0, bool(self._rest)
         words, end, tags = super().answer(heard)
-        if end is None and not self.consented:
-            words = self._in_parts(words) if opening else self._complain(words, heard)
+        if opening:
+            words = self._in_parts(words)
+        elif end is None and not self.consented and not in_parts:
+            words = self._complain(words, heard)
         return words, end, (*tags, *(f"inject:{name.value}" for name in self._fired))
 
     def _fire(self, name: Injector) -> bool:
