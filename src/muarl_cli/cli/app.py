@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from muarl_cli import __version__
-from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldstart
+from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldstart, users
 from muarl_cli.errors import ExitCode, MuarlError
 
 INTERRUPTED = 130
@@ -102,6 +102,7 @@ _add("rollout", rollout.rollout, rollout, _STAGES)
 _add("rl-train", rl_train.rl_train, rl_train, _STAGES)
 _add("eval", evaluate.evaluate, evaluate, _STAGES)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -105,7 +105,8 @@ class Users:
         name = _draw(self._shares, derive_seed(seed, "user-kind"))
         key = f"{scenario.source}:{scenario.name}:{name}"
         if key not in self._made:
-            self._made[key] = scripted_user(scenario, self.settings.injectors) if name == "scripted" else self._llm(scenario)
+            scripted = name == "scripted"
+            self._made[key] = scripted_user(scenario, self.settings.injectors) if scripted else self._llm(scenario)
         return self._made[key]
 
     def _llm(self, scenario: Scenario) -> UserFactory:

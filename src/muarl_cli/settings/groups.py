@@ -82,7 +82,7 @@ class User(Group):
     max_tokens: Count
     """tokens a user turn of an llm or hf user"""
     injectors: Rates
-    """what makes the scripted user harder, as ambiguity=0.1,tangent=0.05: the share of episodes in which each is armed"""
+    """what makes the scripted user harder, as ambiguity=0.1,tangent=0.05: in which share of episodes each is armed"""
 
     @field_validator("backend")
     @classmethod

@@ -88,7 +88,8 @@ def unprompted(talk: Dialogue) -> Score | None:
     for goal in talk.facts.goals[1:]:
         for slot in talk.language.intents[goal.intent].slots:
             value = value_text(goal.slots[slot])
-            if slot in goal.unknown or (slot, value) in seen:
+            hinted = any(said(goal.slots[slot], hint) for hint in goal.unknown.values())
+            if slot in goal.unknown or (slot, value) in seen or hinted:
                 continue
             seen.add((slot, value))
             at = next((k for k, turn in enumerate(talk.turns) if said(goal.slots[slot], turn.text)), None)

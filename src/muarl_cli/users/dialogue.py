@@ -21,7 +21,8 @@ from muarl_cli.worlds.language import Language, said, value_text
 
 CHANGING = "inject:mind_change"
 _YES = re.compile(
-    r"^\W*(yes|yeah|yep|yup|sure|correct|right|exactly|absolutely|of course|go ahead|please do|please proceed|ok|okay"
+    r"^\W*(yes|yeah|yep|yup|sure|correct|right|exactly|absolutely|of course|go ahead|please do|please proceed"
+    r"|(ok|okay)(?=\W*$|.*\b(go ahead|do (it|that|so)|please|proceed))"
     r"|sounds good|perfect|that('s| is) (right|correct|fine))\b",
     re.I,
 )
@@ -97,6 +98,8 @@ class Dialogue:
             return False
         if turn.text in self.language.phrases.get("agree", ()):
             return True
+        if self.episode.user.get("backend") == "scripted":
+            return False  # it has no other words for a yes
         return _YES.search(turn.text) is not None and _BUT.search(turn.text) is None
 
     def proposed(self, at: int) -> list[int]:
@@ -157,15 +160,17 @@ class _Reader:
         self.facts, self.language = facts, facts.language
         self.patterns = {name: slot.hear for name, slot in facts.language.slots.items()} if facts.language else {}
         self.open = 0
-        self.waiting = False
-        self.said = ""
+        self.agreed = self.wrote = False
+        """since the user last raised a request: a yes that nothing came of, a write"""
 
     def read(self, heard: str, text: str, tags: tuple[str, ...], writes: tuple[CallRecord, ...]) -> Exchange:
         before, raised = self.open, self._move_on(text)
-        acts, asked = self._acts(heard, self.waiting or bool(writes)) if heard.strip() else ((), frozenset())
+        self.wrote = self.wrote or bool(writes)
+        acts, asked = self._acts(heard, self.agreed or self.wrote) if heard.strip() else ((), frozenset())
         agreed = Act.PROPOSAL in acts and _YES.search(text) is not None
         moved = bool(writes) or bool({Act.REPORT, Act.REFUSAL, Act.TRANSFER} & set(acts))
-        self.waiting = agreed or (self.waiting and not moved)
+        self.agreed = agreed or (self.agreed and not moved)
+        self.wrote = self.wrote and not raised
         return Exchange(heard, text, tags, writes, acts, asked, before, raised)
 
     def _acts(self, heard: str, expecting: bool) -> tuple[tuple[Act, ...], frozenset[str]]:
