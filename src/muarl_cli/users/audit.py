@@ -24,6 +24,8 @@ from muarl_cli.users.facts import FactBook
 
 EXAMPLES = 5
 """episodes named a metric"""
+COPYING = 0.05
+"""share of the brief that may be copied; an episode with more is named"""
 SCRIPTED, PERSON = "scripted", "human"
 
 
@@ -54,7 +56,7 @@ METRICS = (
     Metric("S6", "overrun", 0.01, 0.03),
     Metric("S7", "role confusion", 0.0, 0.01),
     Metric("S8", "contradiction", 0.0, 0.01),
-    Metric("S9", "copying", None, 0.05),
+    Metric("S9", "copying", None, COPYING),
     Metric("S10", "lexical diversity (MATTR-50)", 0.6, 0.7, at_most=False, share=False),
     Metric("S11", "likeness of openings (Jaccard)", 0.6, 0.6, share=False),
     Metric("S11b", "identical openings", 0.05, 0.05),
@@ -193,7 +195,7 @@ class _Group:
             return
         copied = style.copied(facts.instruction, texts)
         if copied is not None:
-            self._put("S9", Score(copied, 1.0), episode)
+            self._put("S9", Score(copied, 1.0, f"{copied:.0%} copied", COPYING), episode)
         if facts.language is None:
             self.no_facts = f"{episode.scenario} has no table of slots"
             self._check(episode, None)

@@ -113,7 +113,9 @@ class _Log:
         self._users: set[str] = set()
         self._agents: set[str] = set()
         for episode in episodes:
-            self._users.add(_named(episode.user, ("backend", "model")))
+            injectors = ", ".join(sorted(episode.user.get("injectors") or {}))
+            user = _named(episode.user, ("backend", "model", "persona"))
+            self._users.add(f"{user} with {injectors}" if injectors else user)
             self._agents.add(_named(episode.agent, ("kind", "model", "weight_version")))
             if episode.valid and episode.reward is not None:
                 self.rewards[episode.task_hash, episode.seed].append(episode.reward)
