@@ -26,12 +26,16 @@ LIMITS = Limits(max_turns=30, max_agent_tokens=0, max_identical_calls=3, max_fai
 BOOK = FactBook()
 
 
-def clean(name: str = "retail", tasks: int = 30, trials: int = 3, injectors: dict[str, float] | None = None) -> list[Episode]:
+def clean(
+    name: str = "retail", tasks: int = 30, trials: int = 3, injectors: dict[str, float] | None = None
+) -> list[Episode]:
     """Episodes of the careful agent with the scripted user on the dev split."""
     domain = builtin(name)
     agents, users = ScriptedAgents(domain.language, Manner.CAREFUL), AgendaUsers(domain.language, injectors)
     jobs = [
-        job("planted", "rollout", 0, domain, task, trial, 5) for task in domain.tasks("dev")[:tasks] for trial in range(trials)
+        job("planted", "rollout", 0, domain, task, trial, 5)
+        for task in domain.tasks("dev")[:tasks]
+        for trial in range(trials)
     ]
     return [asyncio.run(play_job(each, agents, users, LIMITS)) for each in jobs]
 
@@ -111,7 +115,11 @@ def _stop_with_consent(episode: Episode) -> Episode | None:
 
 
 def _thanks_for_ever(episode: Episode) -> Episode | None:
-    if episode.reward != 1 or episode.end.reason is not EndReason.USER_STOP or episode.state.gold == episode.state.initial:
+    if (
+        episode.reward != 1
+        or episode.end.reason is not EndReason.USER_STOP
+        or episode.state.gold == episode.state.initial
+    ):
         return None
     events = list(episode.events[:-1])
     for _ in range(6):
@@ -131,7 +139,9 @@ def _other_value(episode: Episode) -> Episode | None:
             rest = sorted(facts.vocabulary.by_slot.get(slot, frozenset()) - mine)
             if rest:
                 last = user_turns(episode)[-1]
-                return with_text(episode, last.i, facts.language.slots[slot].tell[0].format(v=rest[0]) + " " + last.text)
+                return with_text(
+                    episode, last.i, facts.language.slots[slot].tell[0].format(v=rest[0]) + " " + last.text
+                )
     return None
 
 

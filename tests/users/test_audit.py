@@ -29,7 +29,7 @@ JUDGED = {metric.id for metric in METRICS} - {"S9", "S12", "S16", "S17"}
 
 @cache
 def log(name: str = "retail") -> tuple[Episode, ...]:
-    return tuple(clean(name))
+    return tuple(clean(name, tasks=20))
 
 
 def as_model(episodes: Sequence[Episode]) -> list[Episode]:
@@ -41,7 +41,7 @@ def test_a_clean_log_passes_every_gate_and_every_gate_is_judged(name: str) -> No
     group = audit(log(name)).groups[0]
     assert group.failed == []
     assert {result.metric.id for result in group.results if result.passed} == JUDGED
-    assert all(not result.examples for result in group.results)
+    assert all(not result.examples for result in group.results if result.passed is not None)
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -60,9 +60,10 @@ def test_each_planted_bug_is_found_by_its_metric_with_an_episode_to_look_at(metr
     assert all(example.split(":")[0] in ids for example in result.examples)
 
 
-@pytest.mark.parametrize("metric", sorted(set(PLANTS) - {"S9", "S15", "S10", "S11b"}))
+@pytest.mark.parametrize("metric", sorted(set(PLANTS) - {"S3", "S9", "S15", "S10", "S11b"}))
 def test_bugs_are_found_in_a_log_of_a_model_as_well(metric: str) -> None:
-    assert audit(as_model(log())).groups[0].failed == []
+    # the agenda opens its later requests with half of their facts, which a model must not
+    assert audit(as_model(log())).groups[0].failed == ["S3"]
     assert metric in audit(PLANTS[metric](as_model(log()))).groups[0].failed
 
 
@@ -105,7 +106,9 @@ def test_faults_are_counted_and_a_fault_is_no_stop() -> None:
 
 def test_the_order_of_episodes_changes_no_figure() -> None:
     one, other = (audit(episodes).groups[0] for episodes in (log(), log()[::-1]))
-    assert [(r.value, r.n) for r in one.results] == pytest.approx([(r.value, r.n) for r in other.results])
+    for a, b in zip(one.results, other.results, strict=True):
+        assert a.n == b.n and (a.value is None) == (b.value is None)
+        assert a.value is None or a.value == pytest.approx(b.value)
 
 
 def test_echoing_the_agent_is_no_invention_and_no_leak() -> None:
@@ -125,7 +128,10 @@ def test_figures_of_style_are_those_of_their_definitions() -> None:
     assert style.mattr(["a", "b", "a"]) == pytest.approx(2 / 3)
     assert style.copied("one two three four five six seven", ["he said one two three four five six"]) == 0.5
     assert style.copied("too short", ["too short"]) is None
-    assert style.likeness({"t": ["a b", "b c", "a b"]}) == (pytest.approx((1 / 3 + 1 + 1 / 3) / 3), pytest.approx(1 / 3))
+    assert style.likeness({"t": ["a b", "b c", "a b"]}) == (
+        pytest.approx((1 / 3 + 1 + 1 / 3) / 3),
+        pytest.approx(1 / 3),
+    )
     assert style.likeness({"t": ["alone"]}) == (None, None)
 
 

@@ -310,12 +310,15 @@ def replays(episode: Episode, facts: Facts, scenario: Scenario) -> Score | None:
         Stage(scenario.name, scenario.policy, scenario.compact, tools, scenario.greeting, seed), facts.task
     )
     news: list[Event] = []
+    ended = False
     for event in episode.events:
         if event.actor is Actor.USER and event.kind is Kind.SAY:
+            if ended:
+                return Score(0.0, 1.0, f"event {event.i}: goes on after the user ended it")
             turn = _now(user.respond(news))
             if (turn.text, tuple(turn.tags)) != (event.text, event.tags):
                 return Score(0.0, 1.0, f"event {event.i}: {turn.text[:60]!r} instead of {event.text[:60]!r}")
-            news = []
+            news, ended = [], turn.end is not None
         news.append(event)
     return Score(1.0, 1.0)
 
