@@ -24,6 +24,7 @@ from muarl_cli.worlds.language import value_text
 
 LIMITS = Limits(max_turns=30, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=0)
 BOOK = FactBook()
+_RECORD = re.compile(r"(order|loan|reservation) \d{4}")
 
 
 def clean(
@@ -176,8 +177,8 @@ def _false_consent(episode: Episode) -> Episode | None:
     assert facts.language
     for event in user_turns(episode):
         before = episode.events[event.i - 1]
-        if event.text in facts.language.phrases["agree"] and re.search(r"order \d{4}", before.text):
-            return with_text(episode, before.i, re.sub(r"order \d{4}", "order 0000", before.text))
+        if event.text in facts.language.phrases["agree"] and _RECORD.search(before.text):
+            return with_text(episode, before.i, _RECORD.sub(r"\1 0000", before.text))
     return None
 
 

@@ -1,4 +1,4 @@
-"""An agent that follows nothing, as a factory: it calls random tools with half-right arguments and says random things."""
+"""An agent that follows nothing, as a factory: random tools with half-right arguments, and random words."""
 
 from __future__ import annotations
 

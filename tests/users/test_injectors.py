@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import pytest
+from fakes.opportunities import could
 from fakes.talks import LIMITS, AgentOf, hold, stage_of
 
 from muarl_cli.agents.scripted import Manner, ScriptedAgents
 from muarl_cli.conversation.ends import EndReason
-from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass
+from muarl_cli.conversation.events import Actor, Kind, ToolClass
 from muarl_cli.conversation.loop import Transcript
 from muarl_cli.conversation.protocols import AgentTurn, Stage
 from muarl_cli.errors import MuarlError
@@ -92,48 +93,6 @@ async def test_with_everything_on_every_task_is_still_solved(
         assert reward == 1, (task.id, talk.end, dialogue(talk))
 
 
-def asks(domain: Domain, talk: Transcript) -> list[Event]:
-    """Agent turns that ask for facts or propose, and are answered."""
-    openings = [line.partition("{")[0] for line in domain.language.phrases["ask"]]
-    endings = [line.rpartition("}")[2] for line in domain.language.phrases["confirm"]]
-    return [
-        e
-        for e in talk.events
-        if e.actor is Actor.AGENT and (any(o in e.text for o in openings) or any(e.text.endswith(x) for x in endings))
-    ]
-
-
-def could(injector: Injector, domain: Domain, goals: tuple[Goal, ...], talk: Transcript) -> bool:
-    """Whether the transcript holds the injector's opportunity, or the trace of it."""
-    users = [e for e in talk.events if e.actor is Actor.USER]
-    match injector:
-        case Injector.FRAGMENTS | Injector.WRONG_THEN_CORRECT:
-            return True
-        case Injector.MIND_CHANGE_BEFORE_CONFIRM:
-            return any(goal.change for goal in goals)
-        case Injector.MIND_CHANGE_AFTER_WRITE:
-            return any(goal.change and not domain.language.intents[goal.intent].then_transfer for goal in goals)
-        case Injector.REFUSE_ONCE:
-            return any(e.text in domain.language.phrases["agree"] for e in users)
-        case Injector.TANGENT | Injector.UNAVAILABLE_SERVICE | Injector.ADVERSARIAL:
-            return bool(asks(domain, talk))
-        case Injector.INTERRUPT:
-            return any(" and " in e.text for e in asks(domain, talk) if "?" not in e.text)
-        case Injector.AMBIGUITY:
-            names = {slot.words: name for name, slot in domain.language.slots.items()}
-            for event in asks(domain, talk):
-                wanted = [name for words, name in names.items() if words in event.text and "?" not in event.text]
-                told = " ".join(e.text for e in users if e.i < event.i)
-                for goal in goals:
-                    if any(s in goal.slots and s not in goal.unknown and not said(goal.slots[s], told) for s in wanted):
-                        return True
-            return False
-        case Injector.IMPATIENCE:
-            later = users[2:-1] if talk.end.reason is EndReason.USER_STOP else users[2:]
-            sorry = any("sorry" in e.text for e in talk.events if e.actor is Actor.AGENT)
-            return sorry or any(e.text not in domain.language.phrases["agree"] for e in later)
-
-
 @each_scenario
 @each_injector
 async def test_an_injector_forced_on_fires_once_in_every_episode_in_which_it_can_and_is_tagged(
@@ -145,8 +104,6 @@ async def test_an_injector_forced_on_fires_once_in_every_episode_in_which_it_can
         talk, reward = await talk_of(domain, task, Manner.CAREFUL, {injector.value: 1.0}, seed)
         count = fired(talk)[injector.value]
         assert count <= 1 and reward == 1
-        if injector is Injector.IMPATIENCE and talk.end.reason is EndReason.USER_STOP and not count:
-            continue  # the apology of a refusal may be answered by the last words
         assert count == could(injector, domain, goals_of(task.brief), talk), (task.id, dialogue(talk))
         seen += count
     assert seen > 40
