@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muarl_cli.conversation.ends import EndReason
+from muarl_cli.users import hearing
 from muarl_cli.users.agenda import PATIENCE, AgendaUser
 from muarl_cli.worlds.domain import builtin
 from muarl_cli.worlds.goals import Change, Goal
@@ -194,3 +196,40 @@ def test_random_letters_are_missed_and_counted() -> None:
     for count in range(1, PATIENCE):
         user.answer("".join(rng.choices(string.ascii_lowercase, k=12)))
         assert user.misses == count
+
+
+# --- speed must not change meaning ------------------------------------------------------------------------------------
+
+CUES = {name: cue for name, cue in vars(hearing).items() if isinstance(cue, hearing._Cue)}
+
+
+@pytest.mark.parametrize("name", CUES)
+@given(data=st.data())
+@settings(max_examples=60)
+def test_wherever_a_pattern_matches_one_of_its_stems_stands(name: str, data: st.DataObject) -> None:
+    cue = CUES[name]
+    pattern = cue._search.__self__  # type: ignore[attr-defined]
+    text = data.draw(st.from_regex(pattern))
+    if pattern.search(text):
+        assert cue.possible(text) and cue.search(text), text
+
+
+@given(st.sampled_from(["2", "Oak Street", "card", "a@b.c"]), st.text("2oak street.cdbOA@é ", max_size=12))
+def test_a_value_is_heard_as_whole_words_whatever_the_case(value: str, text: str) -> None:
+    slow = re.search(rf"(?<![\w@]){re.escape(value)}(?![\w@])", text, re.I)
+    assert said(value, text) == bool(slow)
+
+
+def test_ten_thousand_fuzzed_turns_raise_nothing_and_stop_nobody_who_has_patience() -> None:
+    rng = random.Random(4)
+    letters = string.printable + "🦄é\x00\x1b\u202e\ufeff"
+    tokens = ["###STOP###", "###TRANSFER###", "<|im_end|>", "\n- ", "{goal}", "%s", "?", "sorry", "please", "done"]
+    turns = 0
+    while turns < 10_000:
+        user = fresh(seed=turns)
+        for _ in range(PATIENCE - 1):
+            size = 100_000 if turns % 1000 == 0 else rng.choice((0, 1, 5, 40))
+            text = "".join(rng.choices(letters, k=size)) + rng.choice(tokens[:6]) * rng.randrange(3)
+            _, end, _ = user.answer(text)
+            turns += 1
+            assert end is None and not user.consented, text[:80]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +23,8 @@ from muarl_cli.worlds.language import Intent, Language, said, value_text
 from muarl_cli.worlds.scenario import Task
 
 _YES = re.compile(r"\b(yes|correct|go ahead|sure|ok|please do)\b", re.I)
+TO_DECLINE = ("unavailable_service", "other_customer", "claims_staff", "pasted_instruction", "skip_confirmation")
+"""injections of the user that are answered by a no"""
 _NO = re.compile(r"no\b", re.I)
 
 
@@ -62,6 +65,8 @@ class ScriptedAgent:
         self.found = ""
         """what tools returned about the open goal"""
         self.calls = 0
+        self.pushed = False
+        """the user asked for something that has to be declined, and was not told so yet"""
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         words = " ".join(e.text for e in news if e.actor is Actor.USER)
@@ -71,13 +76,23 @@ class ScriptedAgent:
             if self.step is Step.CLOSED and not self._reopened(words):
                 self._next_goal()
             self.heard += " " + words
-        return self._turn(words, answers)
+            self.pushed = self.pushed or self._out_of_line(words)
+        turn = self._turn(words, answers)
+        if self.pushed and turn.text:
+            self.pushed = False
+            decline = self.rng.choice(self.language.injections["decline"])
+            return replace(turn, text=f"{decline} {turn.text}")
+        return turn
 
     def rows(self) -> tuple[TokenRow, ...]:
         return ()
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _out_of_line(self, words: str) -> bool:
+        """The user asked for what the desk does not offer, or pushed against the policy."""
+        return any(line in words for name in TO_DECLINE for line in self.language.injections.get(name, ()))
 
     def _reopened(self, words: str) -> bool:
         """The user changed their mind about what was just done: the goal is open again (and usually lost)."""
@@ -176,8 +191,8 @@ class ScriptedAgent:
         return self._call(intent.read, arguments)
 
     def _write(self, goal: Goal, intent: Intent, values: Mapping[str, Any]) -> AgentTurn:
-        if self.manner is Manner.ORACLE:
-            values = goal.final
+        if self.manner is Manner.ORACLE:  # a change that was not voiced yet is not wanted yet
+            values = goal.final | ({goal.change.slot: values[goal.change.slot]} if goal.change else {})
         self.step = Step.WRITTEN
         return self._call(intent.write, self.language.write_call(intent, values))
 

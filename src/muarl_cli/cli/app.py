@@ -29,6 +29,7 @@ from muarl_cli.cli import (
     show,
     status,
     synth_coldstart,
+    users,
 )
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -123,6 +124,7 @@ _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -138,7 +138,7 @@ class Users:
 
     def _make(self, scenario: Scenario, draw: Draw) -> UserFactory:
         if draw.backend == "scripted":
-            return scripted_user(scenario)
+            return scripted_user(scenario, self.settings.injectors)
         if draw.backend == "human":
             from muarl_cli.users.human import HumanUsers
 
@@ -205,13 +205,14 @@ def the_terminal() -> Terminal:
     return Terminal(write, clean)
 
 
-def scripted_user(scenario: Scenario) -> UserFactory:
-    """The scripted user of a scenario: an agenda where the scenario has a language, else the minimal user."""
+def scripted_user(scenario: Scenario, injectors: Mapping[str, float] | None = None) -> UserFactory:
+    """The scripted user of a scenario: an agenda where the scenario has a language, else the minimal user, which has
+    nothing that could be injected."""
     language = getattr(scenario, "language", None)
     if language is not None:
         from muarl_cli.users.agenda import AgendaUsers
 
-        return AgendaUsers(language)
+        return AgendaUsers(language, injectors)
     from muarl_cli.users.minimal import MinimalUsers
 
     return MinimalUsers()

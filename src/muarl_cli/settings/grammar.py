@@ -18,6 +18,20 @@ SCRIPTED_AGENTS = ("oracle", "careful", "hasty", "do-nothing", "transfer-only", 
 USER_BACKENDS = ("scripted", "llm", "hf", "replay", "human")
 HUMAN = "human"
 """an agent that is played at the terminal (`muarl play --as agent`)"""
+INJECTORS = (
+    "ambiguity",
+    "mind_change_before_confirm",
+    "mind_change_after_write",
+    "refuse_once",
+    "wrong_then_correct",
+    "tangent",
+    "impatience",
+    "fragments",
+    "interrupt",
+    "unavailable_service",
+    "adversarial",
+)
+"""what can make the scripted user harder (`users.injectors`)"""
 AUTO = "auto"
 """a user backend that follows from the tasks: a policy on a benchmark needs a model, everything else is scripted"""
 

@@ -12,8 +12,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from muarl_cli.settings.grammar import (
     AUTO,
+    INJECTORS,
     SCRIPTED_AGENTS,
     USER_BACKENDS,
+    nearest,
     parse_mixture,
     parse_task_ref,
 )
@@ -48,6 +50,24 @@ class Group(BaseModel):
     )
 
 
+def _as_rates(value: Any) -> Any:
+    """`a=0.1,b=1` as given on the command line is the mapping {a: 0.1, b: 1}; "" is the empty one."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    return {name.strip(): share.strip() if equals else "1" for name, equals, share in pairs}
+
+
+def _injectors(value: dict[str, float]) -> dict[str, float]:
+    for name in value:
+        if name not in INJECTORS:
+            raise ValueError(f"unknown injector {name!r}: {nearest(name, INJECTORS)}")
+    return value
+
+
+Rates = Annotated[dict[str, Share], BeforeValidator(_as_rates), AfterValidator(_injectors)]
+
+
 class User(Group):
     """Who plays the user."""
 
@@ -71,6 +91,8 @@ class User(Group):
     """what a model may say as the user: gate = what passes the checks, off = everything but silence"""
     fallback: Literal["scripted", "none"]
     """who words a turn that the model could not word: the script, where there is one; none = the episode is invalid"""
+    injectors: Rates
+    """what makes the scripted user harder, as ambiguity=0.1,tangent=0.05: in which share of episodes each is armed"""
 
     @field_validator("backend")
     @classmethod

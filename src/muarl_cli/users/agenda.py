@@ -67,11 +67,14 @@ class AgendaUser:
             self.at = 0
             return self.language.phrase("hello", self.rng) + self._open(), None, ()
         goal = self.goals[self.at]
-        intent = self.language.intents[goal.intent]
-        values = (goal.slots, goal.final)
-        act, asked = hear(heard, intent.slots, self._patterns, values, self.consented or self.wrote)
+        slots, values = self.language.intents[goal.intent].slots, (goal.slots, goal.final)
+        act, asked = hear(heard, slots, self._patterns, values, self.consented or self.wrote)
         if self.wrote and act in (Act.MORE, Act.BYE, Act.WAIT, Act.UNCLEAR):
             act = Act.REPORT  # something was written and the agent moves on: that is a report, however it is worded
+        return self._react(goal, act, asked, heard)
+
+    def _react(self, goal: Goal, act: Act, asked: Sequence[str], heard: str) -> Answer:
+        """The answer to an act of the agent; `asked` are the slots it asks for."""
         match act:
             case Act.PROPOSAL:
                 return self._answer_proposal(goal, heard)
@@ -79,7 +82,7 @@ class AgendaUser:
                 return self._answer_report(goal)
             case Act.TRANSFER:
                 return self._phrase("transferred"), EndReason.USER_STOP, ()
-            case Act.TRANSFER_OFFER if intent.then_transfer:
+            case Act.TRANSFER_OFFER if self.language.intents[goal.intent].then_transfer:
                 return self._answer_proposal(goal, heard)
             case Act.REFUSAL:
                 return self._next("refused")
@@ -119,12 +122,16 @@ class AgendaUser:
         return f"{self.rng.choice(intent.open)} {self._tell(goal, new)}".strip()
 
     def _answer_proposal(self, goal: Goal, heard: str) -> Answer:
-        change = self._voice_change(goal)
+        change = self._voice_change(goal) if self._change_is_due(goal, heard) else ""
         if change:
             return change, None, ("inject:mind_change",)
         wrong = self._wrong(goal, heard)
         if wrong:
             return self._impatient(self._phrase("wrong", facts=self._tell(goal, wrong)))
+        return self._agree(goal)
+
+    def _agree(self, goal: Goal) -> Answer:
+        """Consent: the proposal names the goal's current values."""
         self.consented = True
         self.patience = PATIENCE
         return self._phrase("agree"), None, ()
@@ -144,6 +151,10 @@ class AgendaUser:
             if set(re.findall(rf"(?<!\w)\d{{{len(who)}}}(?!\w)", heard)) <= known:
                 return []
         return wrong
+
+    def _change_is_due(self, goal: Goal, heard: str) -> bool:
+        """Whether a planned change is voiced at this proposal: at the first one, right or wrong."""
+        return True
 
     def _voice_change(self, goal: Goal) -> str:
         if goal.change is None or self.at in self.changed:
@@ -179,11 +190,14 @@ class AgendaUser:
         return self._impatient(words) if repeated else (words, None, ())
 
     def _insist(self, goal: Goal) -> Answer:
-        """Not understood, or the agent moved on too early: say again what is wanted, with the facts told so far."""
+        """Not understood, or the agent moved on too early: say again what is wanted."""
+        return self._impatient(self._phrase("unclear", goal=self._restate(goal)))
+
+    def _restate(self, goal: Goal) -> str:
+        """The open request with the facts told so far."""
         intent = self.language.intents[goal.intent]
         known = [s for s in intent.slots if (s, value_text(self._current(goal)[s])) in self.told]
-        words = f"{self.rng.choice(intent.open)} {self._tell(goal, known)}".strip()
-        return self._impatient(self._phrase("unclear", goal=words))
+        return f"{self.rng.choice(intent.open)} {self._tell(goal, known)}".strip()
 
     def _tell_more(self, goal: Goal) -> Answer:
         """Asked for details without a name: one fact that was not told yet, or the whole request again."""
@@ -205,14 +219,25 @@ class AgendaUser:
 
 
 class AgendaUsers:
-    """Opens scripted users; needs the domain's language, which built-in scenarios carry."""
+    """Opens scripted users; needs the domain's language, which built-in scenarios carry.
 
-    def __init__(self, language: Language) -> None:
+    `injectors` maps the names of `users.injectors.Injector` to rates: the share of episodes in which each is armed.
+    """
+
+    def __init__(self, language: Language, injectors: Mapping[str, float] | None = None) -> None:
+        from muarl_cli.users.injectors import rates_from
+
         self.language = language
+        self.rates = rates_from(injectors or {}, language)
 
     @property
     def info(self) -> Mapping[str, Any]:
-        return {"backend": "scripted", "model": "agenda/1", "prompt_hash": ""}
+        armed = {"injectors": {name.value: rate for name, rate in self.rates.items()}} if self.rates else {}
+        return {"backend": "scripted", "model": "agenda/1", "prompt_hash": "", **armed}
 
     def open(self, stage: Stage, task: Task) -> AgendaUser:
-        return AgendaUser(self.language, goals_of(task.brief), stage.seed)
+        if not self.rates:
+            return AgendaUser(self.language, goals_of(task.brief), stage.seed)
+        from muarl_cli.users.injectors import InjectedUser
+
+        return InjectedUser(self.language, goals_of(task.brief), stage.seed, self.rates)

@@ -31,6 +31,8 @@ from muarl_cli.worlds.toolkit import StoreWorld
 BUILTIN = ("retail", "library")
 """the order in which `--scenarios N` takes them"""
 STATE_SEED = 1
+AFTER_WRITE = "inject:mind_change_after_write"
+"""tag of a user turn that takes back what was agreed to and done (`users.injectors`)"""
 
 
 class Domain:
@@ -78,7 +80,8 @@ class Domain:
         return StoreWorld(self._base, self._module.TOOLS, self._module.OWNER)
 
     def outcome(self, task: Task, world: World, events: Sequence[Event]) -> Outcome:
-        final, gold = world.fingerprint(), self.gold_fingerprint(task)
+        too_late = any(AFTER_WRITE in e.tags for e in events)
+        final, gold = world.fingerprint(), self.gold_fingerprint(task, too_late)
         handed_over = any(
             e.kind is Kind.RESULT and e.actor is Actor.WORLD and e.call and e.call.name == "transfer_to_human_agents"
             for e in events
@@ -91,16 +94,35 @@ class Domain:
             {"state": state_ok, "transfer": transfer_ok},
         )
 
-    def gold_fingerprint(self, task: Task) -> str:
-        """Fingerprint of the state after the gold calls; a gold call that fails is an error of the task's author."""
-        if task.task_hash not in self._gold:
+    def gold_fingerprint(self, task: Task, too_late: bool = False) -> str:
+        """Fingerprint of the state after the gold calls; a gold call that fails is an error of the task's author.
+
+        `too_late`: the user agreed to their first values and changed their mind after the write. What counts is then
+        the agreed write, and the changed one after it where the domain allows that.
+        """
+        key = task.task_hash + ("/late" if too_late else "")
+        if key not in self._gold:
             world = self.world(task)
+            agreed = self._first_writes(task) if too_late else {}
             for call in task.gold:
+                first = agreed.get(digest([call.name, dict(call.arguments)]))
+                if first is not None:
+                    world.run(call.name, first)
                 result = world.run(call.name, call.arguments)
-                if not result.ok:
+                if not (result.ok or first is not None):
                     raise ValueError(f"gold call {call.name} of {task.id} fails: {result.text}")
-            self._gold[task.task_hash] = world.fingerprint()
-        return self._gold[task.task_hash]
+            self._gold[key] = world.fingerprint()
+        return self._gold[key]
+
+    def _first_writes(self, task: Task) -> dict[str, dict[str, Any]]:
+        """By the digest of a gold write whose goal changes: its arguments before the change."""
+        found = {}
+        for goal in goals_of(task.brief):
+            intent = self.language.intents[goal.intent]
+            if goal.change:
+                final = self.language.write_call(intent, goal.final)
+                found[digest([intent.write, final])] = self.language.write_call(intent, goal.slots)
+        return found
 
     def user_prompt(self, task: Task) -> str:
         """The brief in words."""

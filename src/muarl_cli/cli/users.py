@@ -1,0 +1,79 @@
+"""`muarl users`: audit simulated users from a log, and compare an agent's score between them.
+
+Examples:
+  muarl users audit runs/demo/rollout --gate
+  muarl users compare runs/eval-scripted runs/eval-llm
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muarl_cli.cli import options as o
+
+app = typer.Typer(name="users", help="Audit simulated users, and compare scores between them.", no_args_is_help=True)
+
+
+@app.command()
+def audit(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="run folder, episode log, or - for standard input")],
+    gate: Annotated[bool, typer.Option("--gate", help="exit 1 where a gate fails")] = False,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write the audit as a page")] = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """The metrics S1 to S17 with their gates, for each back-end and persona, from the log alone.
+
+    Example: muarl users audit runs/demo/rollout --gate --html audit.html
+    """
+    from muarl_cli.cli.console import Talk
+    from muarl_cli.errors import ExitCode, MuarlError
+    from muarl_cli.records.files import replace_file
+    from muarl_cli.records.log import iter_episodes
+    from muarl_cli.users import audit_report
+    from muarl_cli.users.audit import audit as measure
+
+    talk = Talk(json=json)
+    with talk.data_only():
+        found = measure(iter_episodes(log))
+        if not found.groups:
+            raise MuarlError("the log holds no episode", where=str(log), code=ExitCode.MISSING_INPUT)
+        if html is not None:
+            replace_file(html, audit_report.html(found, str(log)).encode())
+        for table in audit_report.tables(found):
+            talk.show(table.rich())
+        if found.failed:
+            talk.warn(f"{len(found.failed)} gates fail: {', '.join(found.failed)}")
+    if json:
+        talk.result(found.to_json())
+    return int(ExitCode.GATE_FAILED if gate and found.failed else ExitCode.OK)
+
+
+@app.command()
+def compare(
+    logs: Annotated[list[Path], typer.Argument(metavar="A B...", help="logs of the same tasks and seeds, other users")],
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """How far the agent's score depends on who plays the user (S16), on the same tasks and seeds.
+
+    Example: muarl users compare runs/eval-scripted runs/eval-llm
+    """
+    from muarl_cli.cli.console import Talk
+    from muarl_cli.errors import ExitCode, MuarlError
+    from muarl_cli.records.log import iter_episodes
+    from muarl_cli.users.audit_report import spread_table
+    from muarl_cli.users.spread import spread_of
+
+    if len(logs) < 2 or len(set(logs)) < len(logs):
+        raise MuarlError("two different logs are needed", next_step="muarl users compare A B", code=ExitCode.USAGE)
+    talk = Talk(json=json)
+    with talk.data_only():
+        found = spread_of({str(log): iter_episodes(log) for log in logs})
+        talk.show(spread_table(found).rich())
+    if json:
+        talk.result(found.to_json())
+    return int(ExitCode.OK)
