@@ -73,6 +73,11 @@ class ScriptedAgent:
             self.heard += " " + words
         return self._turn(words, answers)
 
+    def give_up(self) -> AgentTurn:
+        """Close the open goal, whose tools are out of reach, and say so."""
+        self.step = Step.CLOSED
+        return AgentTurn(self._phrase("failed"))
+
     def rows(self) -> tuple[TokenRow, ...]:
         return ()
 

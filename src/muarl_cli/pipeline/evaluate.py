@@ -14,6 +14,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.pipeline.rollout import free_keys, lineage_of, play_all, take
 from muarl_cli.records.lineage import overlap, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
@@ -122,7 +123,7 @@ async def _play(
         for label, agent in FLOORS.items():
             users = Users(offline, settings.prices, settings.max_usd, out)
             floor = [job(run_id, f"{STAGE}/{agent}", 0, scenario, task, 0, settings.seed) for scenario, task in tasks]
-            player = Player(Agents(agent), users, limits_of(settings), settings.in_flight, log)
+            player = Player(Agents(agent), users, limits_of(settings), settings.in_flight, log, around_of(settings))
             scores[label] = score(await player.run(floor), len(floor))
     scores["policy" if settings.agent == "policy" else settings.agent] = score(
         await play_all(jobs, agents, settings, out, log, talk), len(jobs)

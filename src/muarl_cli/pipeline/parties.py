@@ -79,7 +79,10 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
             next_step="use gold-replay, do-nothing or transfer-only there, or a model",
             code=ExitCode.USAGE,
         )
-    return ScriptedAgents(language, Manner(name))
+    from muarl_cli.agents.recovering import RecoveringAgents
+
+    agents = ScriptedAgents(language, Manner(name))
+    return agents if name == Manner.HASTY else RecoveringAgents(agents)
 
 
 class Users:

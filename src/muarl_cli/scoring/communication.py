@@ -36,7 +36,7 @@ def _after_writes(rule: Rule, case: Case) -> list[Finding]:
     for place, step in enumerate(trace.writes):
         following = trace.writes[place + 1 : place + 2]
         end = following[0].at if following else trace.length
-        if any(s.name in case.book.terminal and s.ok and step.at < s.at < end for s in trace.steps):
+        if any(s.klass is ToolClass.TERMINAL and s.ok and step.at < s.at < end for s in trace.steps):
             continue  # handed over: the human says it
         messages = [line.text for line in trace.agent_between(step.at, end)]
         told = any(tells(rule, case.book, step, text) for text in messages)

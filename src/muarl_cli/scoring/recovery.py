@@ -124,7 +124,7 @@ Reaction = Callable[[Rule, Case, Step, tuple[Step, ...]], str]
 def _gave_word(rule: Rule, case: Case, step: Step) -> bool:
     """The user was told of the trouble, or handed over to somebody who can help."""
     told = any(_trouble(rule).search(line.text) for line in case.trace.agent if line.at > step.at)
-    return told or any(s.at > step.at and s.ok and s.name in case.book.terminal for s in case.trace.steps)
+    return told or any(s.at > step.at and s.ok and s.klass is ToolClass.TERMINAL for s in case.trace.steps)
 
 
 def _trouble(rule: Rule) -> re.Pattern[str]:

@@ -52,7 +52,6 @@ class Rulebook:
     language: Language | None = None
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """tool name to the JSON Schema of its arguments"""
-    terminal: frozenset[str] = frozenset()
 
     def options(self, tool: str, argument: str) -> Sequence[Any]:
         """The choices of an argument (at a dotted path), empty where it is free."""
@@ -129,7 +128,6 @@ def rulebook(scenario: Any) -> Rulebook:
         rules,
         getattr(scenario, "language", None),
         {tool.name: tool.parameters for tool in tools},
-        frozenset(tool.name for tool in tools if tool.klass is ToolClass.TERMINAL),
     )
 
 
@@ -208,7 +206,7 @@ def form(rule: Rule, case: Case) -> list[Finding]:
 
 def transfer(rule: Rule, case: Case) -> list[Finding]:
     """A hand-over is preceded by the tool named, and its summary says why."""
-    handed = [step for step in case.trace.steps if step.name in case.book.terminal and step.ok]
+    handed = [step for step in case.trace.steps if step.klass is ToolClass.TERMINAL and step.ok]
     return [rule.judged(Layer.POLICY, _unready(rule, case, step.at), step.at) for step in handed] or rule.na(Layer.POLICY)
 
 
