@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from muarl_cli import __version__
-from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldstart
+from muarl_cli.cli import config, evaluate, rescore, rl_train, rollout, sft, synth_coldstart
 from muarl_cli.errors import ExitCode, MuarlError
 
 INTERRUPTED = 130
@@ -101,6 +101,7 @@ _add("sft", sft.sft, sft, _STAGES)
 _add("rollout", rollout.rollout, rollout, _STAGES)
 _add("rl-train", rl_train.rl_train, rl_train, _STAGES)
 _add("eval", evaluate.evaluate, evaluate, _STAGES)
+_add("rescore", rescore.rescore, rescore, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 
 

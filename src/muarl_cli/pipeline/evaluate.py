@@ -19,7 +19,9 @@ from muarl_cli.pipeline.rollout import free_keys, lineage_of, play_all, take
 from muarl_cli.records.lineage import overlap, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
+from muarl_cli.reports.layer_tables import layer_table
 from muarl_cli.reports.tables import comparison_table, ends_table
+from muarl_cli.scoring.rescore import by_label, rescore
 from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
 from muarl_cli.settings.models import Eval
 from muarl_cli.worlds.catalog import load_tasks
@@ -80,11 +82,15 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
         floors = {(name, floor): _compare(settings, scores[floor], scores[name]) for floor in FLOORS if floor in scores}
         talk.show(comparison_table(scores, floors).rich())
         talk.show(ends_table(scores[name]).rich())
+        stages = {f"{STAGE}/{agent}": floor for floor, agent in FLOORS.items()} | {STAGE: name}
+        layers = by_label(rescore(out, resamples=settings.bootstrap, seed=settings.seed), stages)
+        talk.show(layer_table(layers).rich())
         summary: dict[str, Any] = {
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},
             "full": {label: score.to_json() for label, score in scores.items()},
             "differences": {f"{a}_minus_{b}": c.difference.to_json() for (a, b), c in floors.items()},
+            "layers": layers,
             "overlap": seen,
             "artifact": artifact_hash(out),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
@@ -20,7 +21,7 @@ from muarl_cli.scoring.rules import Case, Rule, Rulebook, rulebook
 from muarl_cli.scoring.trace import read
 from muarl_cli.worlds.scenario import Task
 
-__all__ = ["KINDS", "Finding", "Layer", "Layered", "Verdict", "judge", "judge_by"]
+__all__ = ["KINDS", "Finding", "Layer", "Layered", "Verdict", "book_of", "judge", "judge_by", "rescore"]
 
 KINDS: Mapping[str, Callable[[Rule, Case], list[Finding]]] = {
     "prereq": rules.prereq,
@@ -48,10 +49,15 @@ def judge(episode: Episode, scenario: Any, task: Task | None) -> Layered:
     `task` tells what the user wanted (which requests must be refused, what changed); without it those rules have no
     opportunity. Raises `MuarlError` (BAD_DATA) for a valid episode without a reward or a gold state.
     """
+    return judge_by(book_of(scenario), episode, task)
+
+
+def book_of(scenario: Any) -> Rulebook:
+    """The rulebook of a scenario, made once."""
     known = _BOOKS.get(id(scenario))
     if known is None or known[0] is not scenario:
         known = _BOOKS[id(scenario)] = (scenario, rulebook(scenario))
-    return judge_by(known[1], episode, task)
+    return known[1]
 
 
 def judge_by(book: Rulebook, episode: Episode, task: Task | None) -> Layered:
@@ -63,6 +69,13 @@ def judge_by(book: Rulebook, episode: Episode, task: Task | None) -> Layered:
     for rule in book.rules:
         found += KINDS[rule.kind](rule, case)
     return Layered(tuple(found))
+
+
+def rescore(log_path: Path | str) -> dict[str, Any]:
+    """Judge a log again under the rules of today and write `verdicts.jsonl`; see `scoring.rescore`."""
+    from muarl_cli.scoring.rescore import rescore as run
+
+    return run(Path(log_path))
 
 
 def _outcome(episode: Episode) -> Finding:

@@ -52,6 +52,8 @@ class Rulebook:
     language: Language | None = None
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """tool name to the JSON Schema of its arguments"""
+    terminal: frozenset[str] = frozenset()
+    """tools that hand over"""
 
     def options(self, tool: str, argument: str) -> Sequence[Any]:
         """The choices of an argument (at a dotted path), empty where it is free."""
@@ -128,6 +130,7 @@ def rulebook(scenario: Any) -> Rulebook:
         rules,
         getattr(scenario, "language", None),
         {tool.name: tool.parameters for tool in tools},
+        frozenset(tool.name for tool in tools if tool.klass is ToolClass.TERMINAL),
     )
 
 
