@@ -34,7 +34,11 @@ def trouble(answer: Event) -> Trouble:
     """Read off the text, as a model would have to."""
     text = answer.text.strip()
     if answer.kind is Kind.ERROR:
-        for start, kind in (("Error 503", Trouble.AGAIN), ("Error 504", Trouble.UNKNOWN), ("Error 403", Trouble.DENIED)):
+        for start, kind in (
+            ("Error 503", Trouble.AGAIN),
+            ("Error 504", Trouble.UNKNOWN),
+            ("Error 403", Trouble.DENIED),
+        ):
             if text.startswith(start):
                 return kind
         return Trouble.NONE

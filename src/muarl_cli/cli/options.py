@@ -75,7 +75,7 @@ WorldInjectors = Annotated[
 ]
 Guard = Annotated[
     bool | None,
-    typer.Option("--guard", help="refuse writes that break the scenario's rules, with the reason", rich_help_panel=_PARTIES),
+    typer.Option("--guard", help="refuse writes that break the scenario's rules", rich_help_panel=_PARTIES),
 ]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=_PARTIES)

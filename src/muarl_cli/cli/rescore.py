@@ -33,8 +33,8 @@ def rescore(
         talk.show(rule_table(result["labels"]).rich())
         if result["without_task"]:
             talk.warn(
-                f"{result['without_task']} episodes are of tasks that are not known here: rules that must know what the "
-                "user wanted were left out"
+                f"{result['without_task']} episodes are of tasks that are not known here: rules that must know what "
+                "the user wanted were left out"
             )
         talk.say(f"{result['episodes']} episodes judged; wrote verdicts.jsonl and {LAYERS_NAME} in {folder}")
         talk.result(result if json else {"episodes": result["episodes"], "out": str(folder)})

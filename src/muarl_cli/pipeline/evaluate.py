@@ -14,8 +14,8 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
-from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.pipeline.rollout import free_keys, lineage_of, play_all, take
+from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.lineage import overlap, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder

@@ -66,7 +66,7 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
     from muarl_cli.agents.floors import DoNothing, TransferOnly
     from muarl_cli.agents.gold_replay import GoldReplay
 
-    simple = {"do-nothing": DoNothing, "transfer-only": TransferOnly, "gold-replay": GoldReplay}
+    simple: dict[str, type[Any]] = {"do-nothing": DoNothing, "transfer-only": TransferOnly, "gold-replay": GoldReplay}
     if name in simple:
         return simple[name]()
     from muarl_cli.agents.scripted import Manner, ScriptedAgents
@@ -82,7 +82,9 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
     from muarl_cli.agents.recovering import RecoveringAgents
 
     agents = ScriptedAgents(language, Manner(name))
-    return agents if name == Manner.HASTY else RecoveringAgents(agents)
+    if name != Manner.HASTY:  # who is in a hurry does not look what went wrong either
+        return RecoveringAgents(agents)
+    return agents
 
 
 class Users:

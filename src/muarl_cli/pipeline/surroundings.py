@@ -5,13 +5,12 @@ Invariant: without either setting worlds are left as they are, and nothing is wr
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from muarl_cli.conversation.protocols import World
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline.play import Around, Job
-from muarl_cli.scoring.rules import Rule, rulebook
+from muarl_cli.scoring.layers import book_of
 from muarl_cli.settings.grammar import parse_rates
 
 
@@ -28,11 +27,6 @@ def around_of(settings: Any) -> Around | None:
         if rates:
             seed = derive_seed(job.key.seed, "world-injectors")
             world = InjectedWorld(world, rates, seed, lambda: job.scenario.world(job.task))
-        return GuardedWorld(world, _rules(job.scenario)) if guard else world
+        return GuardedWorld(world, book_of(job.scenario).rules) if guard else world
 
     return around
-
-
-@lru_cache(maxsize=32)
-def _rules(scenario: Any) -> tuple[Rule, ...]:
-    return rulebook(scenario).rules

@@ -12,7 +12,9 @@ from muarl_cli.reports.tables import Column, Style, Table
 from muarl_cli.scoring.findings import Layer
 
 
-def layer_table(results: Mapping[str, Mapping[str, Any]], title: str = "Layers (pass rate where there was anything to judge)") -> Table:
+def layer_table(
+    results: Mapping[str, Mapping[str, Any]], title: str = "Layers (pass rate where there was anything to judge)"
+) -> Table:
     """One row a result: success, clean and corrupt success, and the five layers."""
     columns = (
         Column("name", "result"),

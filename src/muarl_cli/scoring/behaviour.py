@@ -1,4 +1,5 @@
-"""Behaviour that only a scenario's rules and tasks can tell: escalation against gold, questions for known facts, guards.
+"""Behaviour that only a scenario's rules and tasks can tell: escalation against gold, questions for known facts,
+guards.
 
 What the event list alone shows is counted in `metrics.py`; this adds what needs to know what was wanted. Invariant: one
 episode gives integers, and every rate is a quotient of two sums of them.

@@ -28,7 +28,8 @@ class Reply(StrEnum):
 
 _QUESTION = re.compile(
     r"\?|\b(please|do you|can you|could you) (confirm|agree|approve)|\b(reply|answer|say|type) (with )?['\"“(]?yes\b"
-    r"|\byes[ /]+(or )?no\b|\bshall i\b|\bwould you like me to\b|\blet me know (if|whether)\b|\bif (this|that) is (ok|correct)",
+    r"|\byes[ /]+(or )?no\b|\bshall i\b|\bwould you like me to\b|\blet me know (if|whether)\b"
+    r"|\bif (this|that) is (ok|correct)",
     re.I,
 )
 _POLITE = re.compile(r"\b(no problem|no worries|not a problem|why not|no doubt|no objections?|if you (please|would))\b")
@@ -38,14 +39,16 @@ _YES = re.compile(
     r"|by all means|affirmative)\b|^y\b"
 )
 _NO = re.compile(
-    r"^(oh,? |hm+,? |um+,? |sorry,? )?(no|nope|nah|stop|hold on|don't|do not|never ?mind|wrong|not (yet|now|that|quite|really|correct|right))\b"
-    r"|\b(don't|do not|please don't) (do|proceed|go|want|cancel|change|make|confirm|agree)|\bnot (right|correct|ok|sure)\b"
+    r"^(oh,? |hm+,? |um+,? |sorry,? )?(no|nope|nah|stop|hold on|don't|do not|never ?mind|wrong"
+    r"|not (yet|now|that|quite|really|correct|right))\b"
+    r"|\b(don't|do not|please don't) (do|proceed|go|want|cancel|change|make|confirm|agree)"
+    r"|\bnot (right|correct|ok|sure)\b"
     r"|\b(isn't|is not|that's not) (right|correct|what)|\bi (disagree|refuse|decline)\b|\bincorrect\b"
 )
 _CONDITION = re.compile(
     r"\b(but|unless|except|only if|as long as|provided|instead|rather|actually|wait|before (you|that)|change my mind"
-    r"|changed my mind|on second thoughts?|however|hold on|once you|after you|what if|how much|one more question|also change"
-    r"|different|if (it|that|this|the|there|you|i))\b"
+    r"|changed my mind|on second thoughts?|however|hold on|once you|after you|what if|how much|one more question"
+    r"|also change|different|if (it|that|this|the|there|you|i))\b"
 )
 _RETRACT = re.compile(
     r"\b(actually|wait|instead|rather|on second thoughts?|changed? my mind|stop|hold on|never ?mind|forget (it|that)"

@@ -1,7 +1,7 @@
 """What a rule finds in an episode, and how findings add up to layers.
 
-Verdicts are three-valued: "no opportunity" is neither a pass nor a fail, and no rate counts it. Invariant: a layer fails
-where any finding of it fails, and passes only where something was there to pass.
+Verdicts are three-valued: "no opportunity" is neither a pass nor a fail, and no rate counts it. Invariant: a layer
+fails where any finding of it fails, and passes only where something was there to pass.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Layers of a set of episodes: rates with their intervals, rules by opportunity, safety events with a bound, recovery by
-injector.
+"""Layers of a set of episodes: rates with their intervals, rules by opportunity, safety events with a bound, recovery
+by injector.
 
-Invariant: an episode in which a layer had no opportunity is in no rate of that layer, an invalid episode in none at all,
-and the order of episodes changes no number. Every rate over episodes is a mean over tasks, with a bootstrap over tasks.
+Invariant: an episode in which a layer had no opportunity is in no rate of that layer, an invalid episode in none at
+all, and the order of episodes changes no number. Every rate over episodes is a mean over tasks, with a bootstrap over
+tasks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from muarl_cli.scoring.behaviour import Conduct
@@ -29,8 +30,8 @@ class Judged:
     task: str
     """key of the task: what intervals are over"""
     layered: Layered
-    conduct: Conduct = Conduct()
-    counts: Counts = Counts()
+    conduct: Conduct = field(default_factory=Conduct)
+    counts: Counts = field(default_factory=Counts)
 
     @property
     def valid(self) -> bool:
@@ -64,7 +65,9 @@ def summarise_layers(judged: Iterable[Judged], *, resamples: int, seed: int) -> 
         "success": rate(successes),
         "clean_success": rate({i: row.layered.clean_success for i, row in enumerate(rows)}),
         "corrupt_success": rate(corrupt),
-        "corrupt_share_of_successes": sum(corrupt.values()) / sum(successes.values()) if any(successes.values()) else None,
+        "corrupt_share_of_successes": sum(corrupt.values()) / sum(successes.values())
+        if any(successes.values())
+        else None,
         "layers": layers,
         "rules": _rules(rows),
         "safety": {
@@ -82,9 +85,7 @@ def summarise_layers(judged: Iterable[Judged], *, resamples: int, seed: int) -> 
     }
 
 
-def _over_tasks(
-    rows: Sequence[Judged], holds: Mapping[int, bool], resamples: int, seed: int
-) -> dict[str, Any] | None:
+def _over_tasks(rows: Sequence[Judged], holds: Mapping[int, bool], resamples: int, seed: int) -> dict[str, Any] | None:
     by_task: dict[str, list[bool]] = defaultdict(list)
     for i, value in holds.items():
         by_task[rows[i].task].append(value)

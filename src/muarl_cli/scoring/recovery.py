@@ -1,8 +1,8 @@
 """Recovery: defined only where something changed or broke.
 
-A change of mind is tagged by the user that voiced it and a fault by the world that injected it, so no judge is needed: what
-was to be done afterwards is known. Invariant: an episode in which nothing happened has no verdict here, however well it
-went.
+A change of mind is tagged by the user that voiced it and a fault by the world that injected it, so no judge is
+needed: what was to be done afterwards is known. Invariant: an episode in which nothing happened has no verdict here,
+however well it went.
 """
 
 from __future__ import annotations
@@ -43,19 +43,16 @@ def goal_shift(rule: Rule, case: Case) -> list[Finding]:
             broken = f"the new {goal.change.slot} was never carried out"
         else:
             broken = ""
-        said_after = sum(
-            1 for _ in _until(case.trace.agent_between(shift.at, case.trace.length), lambda t: said(goal.change.value, t))  # type: ignore[union-attr]
-        )
-        found.append(rule.judged(Layer.RECOVERY, broken, shift.at, f"acknowledged in agent message {said_after} after it"))
+        fine = f"acknowledged {_acknowledged(case, shift.at, goal.change.value)}"
+        found.append(rule.judged(Layer.RECOVERY, broken, shift.at, fine))
     return found or rule.na(Layer.RECOVERY)
 
 
-def _until(lines: list, holds: Callable[[str], bool]) -> list:  # type: ignore[type-arg]
-    """The lines up to and with the first one for which `holds`."""
-    for number, line in enumerate(lines, 1):
-        if holds(line.text):
-            return lines[:number]
-    return lines
+def _acknowledged(case: Case, at: int, value: object) -> str:
+    """After how many agent messages the new value was first named."""
+    lines = case.trace.agent_between(at, case.trace.length)
+    place = next((n for n, line in enumerate(lines, 1) if said(value, line.text)), 0)
+    return f"in agent message {place} after it" if place else "by no agent message"
 
 
 def tool_error(rule: Rule, case: Case) -> list[Finding]:
@@ -79,8 +76,8 @@ def tool_error(rule: Rule, case: Case) -> list[Finding]:
 def repeat(rule: Rule, case: Case) -> list[Finding]:
     """The same call is not made again while nothing happened that could change its answer.
 
-    Only a repeat is a finding: an episode without one has nothing to recover from. A user's words, a successful write and
-    a spoilt answer all are reasons to look again.
+    Only a repeat is a finding: an episode without one has nothing to recover from. A user's words, a successful
+    write and a spoilt answer all are reasons to look again.
     """
     found = []
     seen: dict[str, int] = {}

@@ -101,9 +101,7 @@ def rescore(log: Path, *, write: bool = True, resamples: int = RESAMPLES, seed: 
     result: dict[str, Any] = {
         "episodes": sum(len(rows) for rows in judged.values()),
         "without_task": judge.without_task,
-        "labels": {
-            stage: summarise_layers(judged[stage], resamples=resamples, seed=seed) for stage in sorted(judged)
-        },
+        "labels": {stage: summarise_layers(judged[stage], resamples=resamples, seed=seed) for stage in sorted(judged)},
     }
     if write:
         write_verdicts(folder, verdicts)

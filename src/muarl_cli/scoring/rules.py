@@ -1,8 +1,8 @@
 """Rules as data, and what a rule is checked against.
 
-A rule is a mapping in the scenario: an id, a kind (one of the functions in `layers.KINDS`), what it says in words, and
-what the kind needs. Invariant: a scenario's rules are complete in themselves; a kind knows no domain by name, and a rule
-that is written wrongly is an error of its author at loading, never a silent pass.
+A rule is a mapping in the scenario: an id, a kind (one of the functions in `layers.KINDS`), what it says in words,
+and what the kind needs. Invariant: a scenario's rules are complete in themselves; a kind knows no domain by name, and
+a rule that is written wrongly is an error of its author at loading, never a silent pass.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
 
 def parse_rules(rows: Sequence[Mapping[str, Any]], where: str) -> tuple[Rule, ...]:
     """Rules from a scenario's data; raises ValueError that names a rule its author got wrong."""
-    rules = []
+    rules: list[Rule] = []
     for row in rows:
         name, kind = str(row.get("id", "")), str(row.get("kind", ""))
         if not name or name in {rule.id for rule in rules}:
@@ -210,7 +210,9 @@ def form(rule: Rule, case: Case) -> list[Finding]:
 def transfer(rule: Rule, case: Case) -> list[Finding]:
     """A hand-over is preceded by the tool named, and its summary says why."""
     handed = [step for step in case.trace.steps if step.klass is ToolClass.TERMINAL and step.ok]
-    return [rule.judged(Layer.POLICY, _unready(rule, case, step.at), step.at) for step in handed] or rule.na(Layer.POLICY)
+    return [rule.judged(Layer.POLICY, _unready(rule, case, step.at), step.at) for step in handed] or rule.na(
+        Layer.POLICY
+    )
 
 
 def _unready(rule: Rule, case: Case, at: int) -> str:
@@ -225,5 +227,7 @@ def _unready(rule: Rule, case: Case, at: int) -> str:
         return f"handed over without a reason ({words} words)"
     from muarl_cli.scoring.values import names
 
-    missing = [name for name in rule.data.get("names", ()) if before and not names(before[-1].arguments.get(name), summary)]
+    missing = [
+        name for name in rule.data.get("names", ()) if before and not names(before[-1].arguments.get(name), summary)
+    ]
     return f"the summary does not name the {' and the '.join(missing)}" if missing else ""

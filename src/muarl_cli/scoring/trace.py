@@ -1,8 +1,8 @@
 """An event list as the rules read it: the agent's calls with their answers, what was said, and whose turn it was.
 
-Invariant: nothing here looks at anything but the events, so that every verdict can be computed again from the log alone.
-A write counts as *effective* where the world says that it changed something, also if the answer was an error (a
-connection that broke after the work was done).
+Invariant: nothing here looks at anything but the events, so that every verdict can be computed again from the log
+alone. A write counts as *effective* where the world says that it changed something, also if the answer was an error
+(a connection that broke after the work was done).
 """
 
 from __future__ import annotations

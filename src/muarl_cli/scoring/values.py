@@ -13,12 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 _NUMBER = re.compile(r"(?<![\w.#@-])\$?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?![\w@])")
-_WORDS = {
-    word: float(n)
-    for n, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve".split()
-    )
-}
+_NAMES = "zero one two three four five six seven eight nine ten eleven twelve"
+_WORDS = {word: float(n) for n, word in enumerate(_NAMES.split(" "))}
 _WORD_NUMBER = re.compile(r"\b(" + "|".join(_WORDS) + r")\b")
 _DURATION = re.compile(r"(?<!\w)(a|an|one|two|three|four|\d+)[ -](week|fortnight|day|month)s?\b")
 _DAYS = {"day": 1, "week": 7, "fortnight": 14, "month": 30}

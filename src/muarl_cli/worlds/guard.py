@@ -1,8 +1,8 @@
 """A guard at run time: a write that breaks a prerequisite or confirm rule is refused with the reason.
 
-The same rules that judge a log afterwards stand before the world here, fed with the events as they happen. Invariant: the
-guard sees nothing that the log does not hold, so what it lets through is what the rules pass, and each refusal is tagged
-`guard:RULE`.
+The same rules that judge a log afterwards stand before the world here, fed with the events as they happen. Invariant:
+the guard sees nothing that the log does not hold, so what it lets through is what the rules pass, and each refusal is
+tagged `guard:RULE`.
 """
 
 from __future__ import annotations

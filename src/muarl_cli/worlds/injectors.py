@@ -40,7 +40,7 @@ APPLIES: Mapping[str, frozenset[ToolClass]] = {
 
 
 class InjectedWorld:
-    """A world whose answers are spoilt now and then. `twin` opens another world in the initial state, for stale reads."""
+    """A world whose answers are spoilt now and then. `twin` opens one in the initial state, for stale reads."""
 
     def __init__(self, inner: World, rates: Mapping[str, float], seed: int, twin: Callable[[], World]) -> None:
         self.inner, self.rates = inner, dict(rates)
@@ -85,7 +85,7 @@ class InjectedWorld:
         return await self.inner.call(call, requestor)
 
     def _draw(self, klass: ToolClass | None) -> list[str]:
-        """The injectors whose turn it is. Every one is drawn at every call, so that one rate never moves another's draws."""
+        """The injectors whose turn it is. Every one is drawn at every call: no rate moves another's draws."""
         rolls = {name: self._rng.random() for name in APPLIES}
         return [n for n, where in APPLIES.items() if klass in where and rolls[n] < self.rates.get(n, 0.0)]
 
