@@ -32,6 +32,11 @@ _QUESTION = re.compile(
     r"|\bif (this|that) is (ok|correct)",
     re.I,
 )
+_MORE = re.compile(
+    r"[^.!?\n]*\b(anything else|something else|else i can|what else|any other (question|request)s?|further (help|assist\w*)"
+    r"|how (can|may) i help)[^.!?\n]*\?",
+    re.I,
+)
 _POLITE = re.compile(r"\b(no problem|no worries|not a problem|why not|no doubt|no objections?|if you (please|would))\b")
 _YES = re.compile(
     r"\b(yes|yeah|yep|yup|sure|ok|okay|correct|right|exactly|absolutely|definitely|certainly|agreed?|perfect|please do"
@@ -73,8 +78,8 @@ def reply_of(text: str) -> Reply:
 
 
 def asks(text: str) -> bool:
-    """Whether the agent asks for a yes."""
-    return _QUESTION.search(text) is not None
+    """Whether the agent asks for a yes to something: "anything else?" asks for none."""
+    return _QUESTION.search(_MORE.sub(" ", text)) is not None
 
 
 def confirm(rule: Rule, case: Case) -> list[Finding]:
