@@ -29,7 +29,9 @@ def talk(
 
 
 @cache
-def talks(name: str, agent: str, injectors: str = "", guard: bool = False, most: int = 60) -> list[tuple[Task, Episode]]:
+def talks(
+    name: str, agent: str, injectors: str = "", guard: bool = False, most: int = 60
+) -> list[tuple[Task, Episode]]:
     """Conversations about the first test tasks of a built-in scenario."""
     domain = builtin(name)
     return [(task, talk(domain, task, agent, injectors, guard)) for task in domain.tasks("test")[:most]]

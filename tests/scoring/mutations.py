@@ -197,5 +197,3 @@ def base_for(name: str, tasks: Sequence[Task], domain: Domain) -> list[Task]:
         return [t for t in single if (c := goal_of(t).change) and isinstance(c.value, str) and len(c.value) > 3]
     plain = [t for t in single if goal_of(t).change is None and goal_of(t).intent in PLAIN[domain.name]]
     return [t for t in plain if not goal_of(t).unknown]
-
-

@@ -38,7 +38,9 @@ def log(tmp_path: Path) -> Path:
     for name, agent in (("retail", "hasty"), ("library", "careful")):
         domain = builtin(name)
         episodes += [talk(domain, task, agent, run=agent) for task in domain.tasks("test")[:15]]
-    dead = replace(episodes[0], episode_id="dead", valid=False, reward=None, end=End(EndReason.INFRA_FAULT), state=StateHashes())
+    dead = replace(
+        episodes[0], episode_id="dead", valid=False, reward=None, end=End(EndReason.INFRA_FAULT), state=StateHashes()
+    )
     return write_log(tmp_path / "run", [*episodes, dead])
 
 
@@ -61,7 +63,9 @@ def test_numbers_agree_with_the_verdicts(log: Path) -> None:
             found = sum(row["verdicts"][layer.value] == verdict.value for row in judged)
             assert found == summary["layers"][layer.value][verdict.value]
     assert summary["clean_success"]["mean"] == pytest.approx(sum(row["clean_success"] for row in judged) / 30)
-    failed = sum(f["rule"] == "confirm_before_write" and f["verdict"] == "fail" for row in judged for f in row["findings"])
+    failed = sum(
+        f["rule"] == "confirm_before_write" and f["verdict"] == "fail" for row in judged for f in row["findings"]
+    )
     assert failed == summary["rules"]["confirm_before_write"]["failed"] > 0
     behaviour = summary["behaviour"]
     assert behaviour["confirmed_writes"] == behaviour["writes"] - failed

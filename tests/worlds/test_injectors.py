@@ -135,7 +135,7 @@ def test_without_injectors_and_guard_nothing_changes(name: str) -> None:
 
 
 def test_world_faults_are_not_booked_on_the_user() -> None:
-    task, episode = talks("retail", "oracle", "tool_5xx=1")[0]
+    _, episode = talks("retail", "oracle", "tool_5xx=1")[0]
     assert not set(episode.user["injectors_fired"]) & set(WORLD_INJECTORS)
 
 

@@ -33,8 +33,8 @@ _QUESTION = re.compile(
     re.I,
 )
 _MORE = re.compile(
-    r"[^.!?\n]*\b(anything else|something else|else i can|what else|any other (question|request)s?|further (help|assist\w*)"
-    r"|how (can|may) i help)[^.!?\n]*\?",
+    r"[^.!?\n]*\b(anything else|something else|else i can|what else|any other (question|request)s?"
+    r"|further (help|assist\w*)|how (can|may) i help)[^.!?\n]*\?",
     re.I,
 )
 _POLITE = re.compile(r"\b(no problem|no worries|not a problem|why not|no doubt|no objections?|if you (please|would))\b")
