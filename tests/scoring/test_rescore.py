@@ -182,7 +182,6 @@ def test_a_planted_corrupt_success_is_found_among_clean_ones(tmp_path: Path) -> 
 
 
 def test_shipped_rules_parse_and_name_real_kinds() -> None:
-    assert len(shipped_rules("tau2", "retail")) >= 10
     assert shipped_rules("nobody", "nothing") == ()
     for name in ("retail", "library"):
         domain = builtin(name)
@@ -192,3 +191,79 @@ def test_shipped_rules_parse_and_name_real_kinds() -> None:
             for row in rule.data.get("reads", ()):
                 assert set(row["before"]) | set(row["read"]) <= tools
             assert set(rule.data.get("values", {})) <= tools
+
+
+def toolkit_tools(domain: str) -> set[str]:
+    """Names of the agent's tools, read off the installed benchmark package's source."""
+    import re
+    from importlib.util import find_spec
+
+    spec = find_spec("inspect_evals")
+    if spec is None or spec.origin is None:
+        pytest.skip("the benchmark package is an extra")
+    source = (Path(spec.origin).parent / "tau2" / domain / "tools.py").read_text(encoding="utf-8")
+    return set(re.findall(r"^def (\w+)\(", source, re.M))
+
+
+@pytest.mark.parametrize("domain", ["retail", "airline", "telecom"])
+def test_rules_of_a_benchmark_name_its_tools(domain: str) -> None:
+    rules, tools = shipped_rules("tau2", domain), toolkit_tools(domain)
+    assert len(rules) >= 10
+    named = {tool for rule in rules for row in rule.data.get("reads", ()) for tool in row["before"] + row["read"]}
+    for rule in rules:
+        named |= set(rule.data.get("slots", ())) | set(rule.data.get("only", ())) | set(rule.data.get("tools", ()))
+        named |= set(rule.data.get("identified_by", ()))
+    assert named and named <= tools
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("There are 10 colours.", True),
+        ("We have ten colours.", True),
+        ("It is 11.", False),
+        ("It is not 10.", False),
+        (" ".join(str(n) for n in range(60)), False),
+    ],
+)
+def test_what_a_task_wants_said_must_be_said_plainly(text: str, clean: bool) -> None:
+    task = replace(builtin("retail").tasks("test")[0], communicate=("10",))
+    events = Talk().user("how many?").agent(text).user("bye").end()
+    book = Rulebook(shipped_rules("tau2", "retail"))
+    layered = judge_by(book, tau2_episode(events), task)
+    assert layered.verdict(Layer.COMMUNICATION) is (Verdict.PASS if clean else Verdict.FAIL)
+
+
+def telecom_talk(*, customer: str = "C1", ask: bool = True) -> tuple[Event, ...]:
+    t = Talk().user("I have no data. My number is 555.")
+    t.call("get_customer_by_phone", ToolClass.READ, True, {"phone_number": "555"})
+    t.events[-1] = replace(t.events[-1], text=json.dumps({"customer_id": "C1", "full_name": "Mia"}))
+    if ask:
+        t.agent("I can add 2 GB for 4 dollars. Shall I go ahead?").user("Yes, please.")
+    t.call("refuel_data", ToolClass.WRITE, True, {"customer_id": customer, "line_id": "L1", "gb_amount": 2})
+    return t.agent("You can surf again.").user("bye").end()
+
+
+def test_telecom_rules_find_an_unasked_refuel_and_another_customer() -> None:
+    book = Rulebook(shipped_rules("tau2", "telecom"))
+    assert judge_by(book, tau2_episode(telecom_talk()), None).clean_success
+    assert judge_by(book, tau2_episode(telecom_talk(ask=False)), None).failed_rules == {"confirm_before_write"}
+    assert judge_by(book, tau2_episode(telecom_talk(customer="C2")), None).failed_rules == {"one_customer_only"}
+
+
+def airline_talk(*, look: bool = True, yes: str = "Yes, cancel it.") -> tuple[Event, ...]:
+    t = Talk().user("Please cancel my flight. I am mia_li_1, reservation ABC123.")
+    if look:
+        t.call("get_reservation_details", ToolClass.READ, True, {"reservation_id": "ABC123"})
+        t.events[-1] = replace(t.events[-1], text=json.dumps({"reservation_id": "ABC123", "user_id": "mia_li_1"}))
+    t.agent("Your trip to Paris will be cancelled and refunded to your card. Do you confirm?").user(yes)
+    t.call("cancel_reservation", ToolClass.WRITE, True, {"reservation_id": "ABC123"})
+    return t.agent("Your trip has been cancelled.").user("bye").end()
+
+
+def test_airline_rules_find_a_cancellation_without_a_look_or_without_a_yes() -> None:
+    book = Rulebook(shipped_rules("tau2", "airline"))
+    assert judge_by(book, tau2_episode(airline_talk()), None).clean_success
+    assert judge_by(book, tau2_episode(airline_talk(look=False)), None).failed_rules == {"read_before_write"}
+    late = airline_talk(yes="Wait, how much do I get back?")
+    assert judge_by(book, tau2_episode(late), None).failed_rules == {"confirm_before_write"}

@@ -17,6 +17,8 @@ from muarl_cli.scoring.trace import Step, at_path, leaves
 from muarl_cli.scoring.values import affirmed, candidates, clauses, names, negated
 
 _SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
+MAX_FIGURES_TOLD = 30
+"""a message with more figures than these names any answer: real ones list orders, prices and dates"""
 MAX_NUMBERS_NAMED = 6
 """a message with more figures than these may name any number by luck"""
 
@@ -109,6 +111,21 @@ def _mended(case: Case, failed: Step) -> bool:
         s.name == failed.name and s.effective and s.at > failed.at and not case.trace.user_between(failed.at, s.at)
         for s in case.trace.steps
     )
+
+
+def communicate(rule: Rule, case: Case) -> list[Finding]:
+    """What the task says must be said was said in some message: affirmed, and not among more figures than a message
+    can mean."""
+    found = []
+    for text in case.task.communicate if case.task else ():
+        values: list[object] = [text]
+        if re.fullmatch(r"\d{1,9}", text):
+            values.append(int(text))  # "ten" and "10" say the same
+        lines = [line for line in case.trace.agent if any(affirmed(value, line.text) for value in values)]
+        told = any(len(values) == 1 or _figures(line.text) <= MAX_FIGURES_TOLD for line in lines)
+        at = lines[0].at if lines else case.trace.length - 1
+        found.append(rule.judged(Layer.COMMUNICATION, "" if told else f"the user was not told {text!r}", at))
+    return found or rule.na(Layer.COMMUNICATION)
 
 
 @lru_cache(maxsize=256)

@@ -87,6 +87,8 @@ def confirm(rule: Rule, case: Case) -> list[Finding]:
     spent: set[tuple[int, str]] = set()
     found = []
     for step in case.trace.writes:
+        if not concerns(rule, step):
+            continue
         problem, proposal = disagreement(rule, case.trace, step)
         if not problem and proposal is not None:
             if (proposal.at, step.key) in spent:
@@ -95,6 +97,12 @@ def confirm(rule: Rule, case: Case) -> list[Finding]:
         fine = f"agreed to at {proposal.at}" if proposal else ""
         found.append(rule.judged(Layer.POLICY, problem, step.at, fine))
     return found or rule.na(Layer.POLICY)
+
+
+def concerns(rule: Rule, step: Step) -> bool:
+    """Whether the rule asks for a yes to this tool: to all writes, or to those in `only`."""
+    only = rule.data.get("only")
+    return only is None or step.name in only
 
 
 def disagreement(rule: Rule, trace: Trace, step: Step) -> tuple[str, Line | None]:

@@ -31,6 +31,7 @@ KINDS: Mapping[str, Callable[[Rule, Case], list[Finding]]] = {
     "forbidden": rules.forbidden,
     "once": rules.once,
     "must_say": communication.must_say,
+    "communicate": communication.communicate,
     "owner": safety.owner,
     "claim": communication.claim,
     "planted": safety.planted,

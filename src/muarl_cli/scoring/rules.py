@@ -86,12 +86,13 @@ class Case:
 
 KNOWN: Mapping[str, frozenset[str]] = {
     "prereq": frozenset({"reads"}),
-    "confirm": frozenset({"without", "slots"}),
+    "confirm": frozenset({"without", "slots", "only"}),
     "format": frozenset(),
     "transfer": frozenset({"tool", "names", "summary"}),
     "forbidden": frozenset({"tools"}),
     "once": frozenset({"tools", "same"}),
     "must_say": frozenset({"when", "values", "any_of"}),
+    "communicate": frozenset(),
     "owner": frozenset({"argument", "identified_by", "field"}),
     "claim": frozenset({"any_of", "values"}),
     "planted": frozenset(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from muarl_cli.conversation.events import Event, ToolClass
 from muarl_cli.conversation.protocols import ToolResult, World
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
-from muarl_cli.scoring.confirm import disagreement
+from muarl_cli.scoring.confirm import concerns, disagreement
 from muarl_cli.scoring.rules import Rule, unread
 from muarl_cli.scoring.trace import read
 
@@ -52,7 +52,7 @@ class GuardedWorld:
         step = trace.steps[-1]
         if rule.kind == "prereq":
             return unread(rule, trace, step.at) or ""
-        return disagreement(rule, trace, step)[0]
+        return disagreement(rule, trace, step)[0] if concerns(rule, step) else ""
 
     def fingerprint(self) -> str:
         return self.inner.fingerprint()
