@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 class MuarlError(Exception):
     """A failure that is explained: `what` happened, `where`, `why`, and the `next_step`.
 
-    Example: MuarlError("unknown setting 'grop_size'", where="stages/rl_train.yaml", next_step="did you mean 'group_size'?",
+    Example: MuarlError("unknown setting 'grop'", where="stages/rl_train.yaml", next_step="did you mean 'group'?",
     code=ExitCode.CONFIG)
     """
 

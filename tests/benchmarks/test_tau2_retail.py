@@ -50,6 +50,10 @@ async def test_gold_replay_solves_every_task_and_leaves_the_shared_database_unch
     assert len(played) == 114
     assert {p.transcript.end.reason for p in played} == {EndReason.USER_STOP, EndReason.TRANSFER}
     assert all(p.outcome.state.final == p.outcome.state.gold for p in played)
+    over = [p.transcript for p in played if p.transcript.end.reason is EndReason.TRANSFER]
+    assert all([e.actor for e in t.events[-3:]] == [Actor.AGENT, Actor.USER, Actor.RUNNER] for t in over), (
+        "the call ends nothing: the agent's words follow, and the user leaves on them"
+    )
     assert retail.package.base.digest() == before
 
 
@@ -80,7 +84,7 @@ def test_tools_are_shown_with_their_full_schemas_and_classes(retail: Tau2Scenari
     exchange = tools["exchange_delivered_order_items"]
     assert exchange.parameters["properties"]["item_ids"]["items"] == {"type": "string"}
     assert set(exchange.parameters["required"]) == {"order_id", "item_ids", "new_item_ids", "payment_method_id"}
-    assert tools["transfer_to_human_agents"].klass is ToolClass.TERMINAL
+    assert tools["transfer_to_human_agents"].klass is ToolClass.GENERIC, "the user's token ends it, not the call"
     assert tools["calculate"].klass is ToolClass.GENERIC
     assert sum(tool.klass is ToolClass.WRITE for tool in retail.tools) == 7
 

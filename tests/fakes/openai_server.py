@@ -132,11 +132,15 @@ class FakeOpenAI:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/stats", self._stats)
         return app
 
     async def _models(self, request: web.Request) -> web.Response:
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in self.brain.models]
         return web.json_response({"object": "list", "data": rows})
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        return web.json_response({"requests": self.count, "peak": self.peak})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()

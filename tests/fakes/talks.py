@@ -116,9 +116,7 @@ async def play(
     """One episode of `task` with the agenda user: (transcript, reward, the user as it ended)."""
     stage = stage_of(domain, seed)
     user, world = AgendaUsers(domain.language).open(stage, task), domain.world(task)
-    opened: Any = (
-        ScriptedAgents(domain.language, agent).open(stage, task) if isinstance(agent, Manner) else agent(user)
-    )
+    opened: Any = ScriptedAgents(domain.language, agent).open(stage, task) if isinstance(agent, Manner) else agent(user)
     transcript = await hold(opened, user, world, limits, domain.greeting)
     graded = transcript.end.reason.graded
     return transcript, domain.outcome(task, world, transcript.events).reward if graded else 0.0, user

@@ -126,9 +126,7 @@ def vocabulary(name: str) -> tuple[str, ...]:
 
 def ungrounded(domain: Domain, goals: Sequence[Goal], talk: Transcript) -> list[str]:
     """S1: values in user turns that are neither the user's own nor were said or returned before."""
-    own = " | ".join(
-        value_text(v) for g in goals for row in (g.slots, g.final, g.unknown) for v in row.values()
-    )
+    own = " | ".join(value_text(v) for g in goals for row in (g.slots, g.final, g.unknown) for v in row.values())
     found, heard = [], ""
     for event in talk.events:
         if event.actor is Actor.USER and event.kind is Kind.SAY:

@@ -11,20 +11,30 @@ from typing import Any
 
 from muarl_cli.conversation.events import Event, ToolClass
 from muarl_cli.conversation.protocols import AgentSession, AgentTurn, Stage, TokenRow
-from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.conversation.tools import ToolCall, ToolSpec
 
 GOODBYE = "I am sorry, I cannot help you with that. Goodbye!"
 TRANSFERRED = "You are being transferred to a human agent. Please hold on. Goodbye!"
 
 
-class _Repeating:
-    """Does the same thing every turn."""
+HANDOVER_TOOL = "transfer_to_human_agents"
+"""how the benchmarks call it; where it does not end the episode by itself, the user's token does (TAU2)"""
 
-    def __init__(self, turn: AgentTurn) -> None:
-        self._turn = turn
+
+def handover(tools: Sequence[ToolSpec]) -> ToolSpec | None:
+    """The tool that hands the user over to a human: the terminal one, or the one of the benchmarks' name."""
+    terminal = next((tool for tool in tools if tool.klass is ToolClass.TERMINAL), None)
+    return terminal or next((tool for tool in tools if tool.name == HANDOVER_TOOL), None)
+
+
+class _Playing:
+    """Takes the given turns one after the other, then the last one for ever."""
+
+    def __init__(self, *turns: AgentTurn) -> None:
+        self._turns = list(turns)
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
-        return self._turn
+        return self._turns.pop(0) if len(self._turns) > 1 else self._turns[0]
 
     def rows(self) -> tuple[TokenRow, ...]:
         return ()
@@ -41,22 +51,22 @@ class DoNothing:
         return {"kind": "scripted", "model": "do-nothing", "revision": "", "weight_version": 0}
 
     def open(self, stage: Stage, task: Any) -> AgentSession:
-        return _Repeating(AgentTurn(text=GOODBYE))
+        return _Playing(AgentTurn(text=GOODBYE))
 
 
 class TransferOnly:
-    """Calls the scenario's terminal tool at once, or announces a hand-over where there is no such tool."""
+    """Hands the user over at once: calls the tool for it, where there is one, and announces it."""
 
     @property
     def info(self) -> Mapping[str, Any]:
         return {"kind": "scripted", "model": "transfer-only", "revision": "", "weight_version": 0}
 
     def open(self, stage: Stage, task: Any) -> AgentSession:
-        tool = next((tool for tool in stage.tools if tool.klass is ToolClass.TERMINAL), None)
+        tool = handover(stage.tools)
+        words = AgentTurn(text=TRANSFERRED)
         if tool is None:
-            return _Repeating(AgentTurn(text=TRANSFERRED))
-        arguments = plausible(tool.parameters)
-        return _Repeating(AgentTurn(calls=(ToolCall("call00001", tool.name, arguments),)))
+            return _Playing(words)
+        return _Playing(AgentTurn(calls=(ToolCall("call00001", tool.name, plausible(tool.parameters)),)), words)
 
 
 def plausible(schema: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from muarl_cli.agents.floors import TRANSFERRED, handover
 from muarl_cli.conversation.events import Event, ToolClass
 from muarl_cli.conversation.protocols import AgentSession, AgentTurn, Stage, TokenRow
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
@@ -29,15 +30,19 @@ class Move:
 
 
 def plan(task: Task, tools: Sequence[ToolSpec], *, drop_last_write: bool) -> tuple[Move, ...]:
-    """The moves for `task`. A terminal call ends the conversation, so it comes last, after what must be said."""
-    terminal = {tool.name for tool in tools if tool.klass is ToolClass.TERMINAL}
+    """The moves for `task`. Handing over ends the conversation, so it comes last, after what must be said; where the
+    call itself ends nothing, the words for it follow, on which the user leaves."""
+    tool = handover(tools)
+    last = tool.name if tool else ""
     skipped = last_write(task) if drop_last_write else -1
     played = [call for i, call in enumerate(task.gold) if i != skipped and call.requestor == "agent"]
-    moves = [Move(call=call) for call in played if call.name not in terminal]
+    moves = [Move(call=call) for call in played if call.name != last]
     if task.communicate:
         moves.append(Move(text="For your information: " + "; ".join(task.communicate) + ". Is there anything else?"))
-    handover = [Move(call=call) for call in played if call.name in terminal]
-    return (*moves, *(handover or [Move(text=CLOSING)]))
+    leaving = [Move(call=call) for call in played if call.name == last]
+    if leaving and tool and tool.klass is not ToolClass.TERMINAL:
+        leaving.append(Move(text=TRANSFERRED))
+    return (*moves, *(leaving or [Move(text=CLOSING)]))
 
 
 def last_write(task: Task) -> int:

@@ -43,14 +43,13 @@ class Domain:
     """module and name of the list of the agent's tools"""
     writes: frozenset[str]
     generic: frozenset[str] = frozenset({"calculate"})
-    terminal: frozenset[str] = frozenset({"transfer_to_human_agents"})
+    handover: str = "transfer_to_human_agents"
+    """generic as well: here an episode ends by the user's transfer token, which answers the agent's words"""
 
     def class_of(self, tool: str) -> ToolClass:
         if tool in self.writes:
             return ToolClass.WRITE
-        if tool in self.generic:
-            return ToolClass.GENERIC
-        return ToolClass.TERMINAL if tool in self.terminal else ToolClass.READ
+        return ToolClass.GENERIC if tool in self.generic or tool == self.handover else ToolClass.READ
 
 
 DOMAINS: Mapping[str, Domain] = {
@@ -143,7 +142,7 @@ class Package:
         def execute(name: str, arguments: Mapping[str, Any]) -> str:
             if name in self.domain.generic:
                 return calculate(**arguments)
-            if name in self.domain.terminal:
+            if name == self.domain.handover:
                 return "Transfer successful"
             answer = getattr(toolkit, name)(**arguments)
             return answer if isinstance(answer, str) else json.dumps(answer)

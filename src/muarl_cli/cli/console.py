@@ -160,11 +160,12 @@ class Talk:
             shown.close()
 
     def result(self, data: Mapping[str, Any]) -> None:
-        """The result: one JSON document with `--json`, else one `name: value` line a figure."""
+        """The result: one JSON document with `--json`, else one `name: value` line a figure. What stands under `full`
+        is for programs; a person has seen it as tables."""
         if self.json:
             print(json.dumps(canonical(_plain(data)), ensure_ascii=True, allow_nan=False), file=self.out, flush=True)
             return
-        for line in _lines(_plain(data)):
+        for line in _lines(_plain({name: value for name, value in data.items() if name != "full"})):
             print(line, file=self.out, flush=True)
 
     @contextmanager

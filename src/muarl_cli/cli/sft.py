@@ -20,7 +20,9 @@ def sft(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="episode log or run folder, - for standard input; repeatable")
     ] = None,
-    where: Annotated[str | None, typer.Option("--where", help="which episodes, as reward=1,scenario=retail")] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="which episodes: reward=1,scenario=builtin:retail")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="folder to start from; default: a tiny model from nothing")
     ] = None,

@@ -1,7 +1,7 @@
 """The episode: what is written for one conversation, and the id that the same work always gets.
 
-Invariant: `volatile` holds everything that may differ between two runs of the same work (times, cost, host); all the rest
-is reproducible, and an artifact's hash leaves `volatile` out.
+Invariant: `volatile` holds everything that may differ between two runs of the same work (times, cost, host); all the
+rest is reproducible, and an artifact's hash leaves `volatile` out.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class CallRecord:
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing one party did. `tags` name what cannot be read off the rest: "greeting" (said for the agent by the
-    scenario), "beside_calls" (agent text in a turn that also calls tools: the user never hears it), "cut" (the turn hit its
-    token limit), "same_turn" (a call made in the same agent turn as the call before it), "inject:NAME"."""
+    scenario), "beside_calls" (agent text in a turn that also calls tools: the user never hears it), "cut" (the turn hit
+    its token limit), "same_turn" (a call made in the same agent turn as the call before it), "inject:NAME"."""
 
     i: int
     actor: Actor

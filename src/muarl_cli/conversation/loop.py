@@ -1,7 +1,7 @@
 """The conversation loop: the only one in the project.
 
-Greeting, user, then in turns: the agent either calls tools (run in order, answered by id, unheard by the user) or speaks
-to the user, who answers or ends it. Whatever the agent emits, the loop goes on with an error observation; only
+Greeting, user, then in turns: the agent either calls tools (run in order, answered by id, unheard by the user) or
+speaks to the user, who answers or ends it. Whatever the agent emits, the loop goes on with an error observation; only
 repetition, a limit, a terminal tool, a stop or a fault ends an episode. A fault never becomes a reward.
 """
 
@@ -194,7 +194,9 @@ class _Talk:
         fresh = self.log.events[self.heard[party] :]
         return [event for event in fresh if not _private_to_other(event, party, self.log.events)]
 
-    def _add(self, actor: Actor, kind: Kind, text: str, call: CallRecord | None = None, tags: tuple[str, ...] = ()) -> None:
+    def _add(
+        self, actor: Actor, kind: Kind, text: str, call: CallRecord | None = None, tags: tuple[str, ...] = ()
+    ) -> None:
         self.log.add(actor, kind, text, call, tags)
         if self.on_event:
             self.on_event(self.log.events[-1])
@@ -208,7 +210,10 @@ def _private_to_other(event: Event, party: Actor, events: list[Event]) -> bool:
     if event.actor is Actor.USER:
         return True
     if event.actor is Actor.WORLD:
-        owner = next((e for e in reversed(events[: event.i]) if e.kind is Kind.CALL and e.call and e.call.id == event.call.id), None)
+        owner = next(
+            (e for e in reversed(events[: event.i]) if e.kind is Kind.CALL and e.call and e.call.id == event.call.id),
+            None,
+        )
         return owner is not None and owner.actor is Actor.USER
     return False
 

@@ -64,7 +64,7 @@ class Owner(IntEnum):
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One training row: parallel arrays of length T. Usually one row an episode; more where a template rewrites history.
+    """One training row: parallel arrays of length T. Usually one row an episode, more where history is rewritten.
 
     `logprobs[t]` is the log-probability under which an AGENT token was sampled, and 0.0 elsewhere.
     """

@@ -1,7 +1,7 @@
 """Many conversations at once, on one event loop.
 
-Invariant: jobs start in the order given, at most `in_flight` at a time, and a finished one makes room at once: there is no
-batch barrier, and one slow user never holds up another episode. Results are handed over as they finish; the caller
+Invariant: jobs start in the order given, at most `in_flight` at a time, and a finished one makes room at once: there is
+no batch barrier, and one slow user never holds up another episode. Results are handed over as they finish; the caller
 decides what order means.
 """
 

@@ -1,7 +1,7 @@
-"""Evaluation: trials of every task of a set, scored with intervals, beside the floors, and never on what was trained on.
+"""Evaluation: trials of every task of a set, scored with intervals, beside the floors, never on what was trained on.
 
-Invariant: a score never stands alone. Beside it stand its interval, pass^k, the do-nothing and transfer-only floors, the
-write-task rate, and both denominators; and where tasks were seen in training, that too, for ever.
+Invariant: a score never stands alone. Beside it stand its interval, pass^k, the do-nothing and transfer-only floors,
+the write-task rate, and both denominators; and where tasks were seen in training, that too, for ever.
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ async def _play(
 
     def score(episodes: list[Episode], planned: int) -> ScoreSummary:
         return summarise(
-            episodes, resamples=settings.bootstrap, seed=settings.seed, writes=writes, families=families, planned=planned
+            episodes,
+            resamples=settings.bootstrap,
+            seed=settings.seed,
+            writes=writes,
+            families=families,
+            planned=planned,
         )
 
     scores = {}

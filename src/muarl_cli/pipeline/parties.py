@@ -7,7 +7,7 @@ back-end that is not there) is refused before the first episode, with what would
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,13 @@ class Agents:
     """a policy or a served model, which plays every scenario"""
     in_process: bool = False
     """whether turns are generated here, in batches whose composition decides the last bits"""
+    chat: Any = None
+    """the served model behind `fixed`, where there is one"""
+
+    async def close(self) -> None:
+        """Let go of the connections to a served model."""
+        if self.chat is not None:
+            await self.chat.wire.close()
 
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
@@ -66,7 +73,11 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
     from muarl_cli.agents.floors import DoNothing, TransferOnly
     from muarl_cli.agents.gold_replay import GoldReplay
 
-    simple: dict[str, type[Any]] = {"do-nothing": DoNothing, "transfer-only": TransferOnly, "gold-replay": GoldReplay}
+    simple: dict[str, Callable[[], AgentFactory]] = {
+        "do-nothing": DoNothing,
+        "transfer-only": TransferOnly,
+        "gold-replay": GoldReplay,
+    }
     if name in simple:
         return simple[name]()
     from muarl_cli.agents.scripted import Manner, ScriptedAgents
@@ -92,9 +103,12 @@ class Users:
 
     def __init__(self, settings: User, prices: Mapping[str, Price], max_usd: float, folder: Path) -> None:
         self.settings = settings
-        self._shares = parse_mixture("scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user")
+        self._shares = parse_mixture(
+            "scripted" if settings.backend == "auto" else settings.backend, USER_BACKENDS, "user"
+        )
         self._made: dict[str, UserFactory] = {}
         self._spend = (prices, max_usd, folder)
+        self._chat: Any = None
         self.remote = any(name == "llm" for name, _ in self._shares)
         """whether turns come from outside of this process"""
         for name, _ in self._shares:
@@ -113,10 +127,15 @@ class Users:
             self._made[key] = scripted_user(scenario) if name == "scripted" else self._llm(scenario)
         return self._made[key]
 
+    async def close(self) -> None:
+        """Let go of the connections to a served model."""
+        if self._chat is not None:
+            await self._chat.wire.close()
+
     def _llm(self, scenario: Scenario) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
-        chat = chat_model(self.settings.model, self.settings.base_url, *self._spend)
+        chat = self._chat = self._chat or chat_model(self.settings.model, self.settings.base_url, *self._spend)
         rules = str(getattr(scenario, "user_guidelines", ""))
         return LlmUsers(
             chat,
@@ -173,7 +192,7 @@ class Policy:
             top_p=settings.top_p,
             max_turn_tokens=settings.limits.max_turn_tokens,
             max_context=settings.limits.max_context,
-            model=self.folder.name,
+            model=Path(settings.model).name,
             revision=tokenizer_hash(self.tokenizer),
         )
 
@@ -226,6 +245,7 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             max_turn_tokens=settings.limits.max_turn_tokens,
             top_p=settings.top_p if settings.top_p < 1 else None,
         ),
+        chat=chat,
     )
 
 

@@ -1,8 +1,8 @@
 """Playing planned episodes: from a list of jobs to lines in the log, resumable at any moment.
 
-Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are generated
-in this process are replayed in their original waves, since the last bits of log-probabilities depend on who else was in the
-batch; nothing is reported as done before it is on disk.
+Invariants: the same job always makes the same episode id; what is in the log is not played again; turns that are
+generated in this process are replayed in their original waves, since the last bits of log-probabilities depend on who
+else was in the batch; nothing is reported as done before it is on disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
@@ -135,7 +135,7 @@ def _grade(
 
 
 class Player:
-    """Plays jobs with the parties of a run and writes them down."""
+    """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
     def __init__(
         self,
@@ -148,6 +148,13 @@ class Player:
     ) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around = around
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.agents.close()
+        await self.users.close()
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
@@ -167,7 +174,9 @@ class Player:
         """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
         return self.agents.fixed is None and not self.users.remote
 
-    async def _in_waves(self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None) -> list[Episode]:
+    async def _in_waves(
+        self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None
+    ) -> list[Episode]:
         episodes: list[Episode] = []
         done = self._done()
         for start in range(0, len(jobs), size):

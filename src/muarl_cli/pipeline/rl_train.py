@@ -1,8 +1,9 @@
 """GRPO with the user in the loop: groups of G rollouts a task, a binary outcome, one update a step.
 
-Each step: draw tasks, hold their conversations, take advantages over *valid* siblings only, drop groups that teach nothing,
-update. Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a killed run goes on from its
-newest checkpoint, reads the episodes that are on disk, and ends with the same weights (on a CPU, with a scripted user).
+Each step: draw tasks, hold their conversations, take advantages over *valid* siblings only, drop groups that teach
+nothing, update. Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a killed run
+goes on from its newest checkpoint, reads the episodes that are on disk, and ends with the same weights (on a CPU, with
+a scripted user).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def plan(settings: RlTrain) -> dict[str, Any]:
 
 
 def total_steps(settings: RlTrain, tasks: int) -> int:
-    """Optimiser steps: as set, or whole steps of the epochs (a last partial step is dropped, as the paper's code does)."""
+    """Optimiser steps: as set, or whole steps of the epochs (the paper's code too drops a last partial step); 0 where
+    only the clock ends it."""
     return settings.steps or int(settings.epochs * (tasks // settings.prompts_per_step))
 
 
@@ -59,7 +61,9 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
             return folder.summary
         tasks = take(load_tasks(settings.tasks), settings.max_tasks)
         started = checkpoint.load_latest(out, talk.warn)
-        policy = load_policy(str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk)
+        policy = load_policy(
+            str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
+        )
         if started:
             talk.say(f"resuming from step {started.step}")
         lineage = _lineage(settings, folder, tasks)
@@ -165,24 +169,25 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     player = Player(agents, users, limits_of(settings), settings.in_flight, own.log)
     begun = time.monotonic() - seconds
     box = settings.stop_after_seconds
-    row: dict[str, Any] = {}
-    with talk.progress(steps, "steps") as bar:
-        bar.advance(trainer.step)
-        while trainer.step < steps and not (box and time.monotonic() - begun >= box):
-            step = trainer.step + 1
-            t0 = time.monotonic()
-            batch = await collect(own, player, stream, step)
-            t1 = time.monotonic()
-            row = step_metrics(batch) | dict(trainer.update(samples_of(batch)))
-            await agent.engine.sync(None, str(step))
-            row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
-            own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
-            bar.advance(reward=round(row["reward"], 3), entropy=round(row.get("entropy", 0.0), 3))
-            last = step == steps or bool(box and time.monotonic() - begun >= box)
-            if last or (settings.save_every and step % settings.save_every == 0):
-                elapsed = time.monotonic() - begun if box else 0.0
-                tensors, state = trainer.state()
-                save(own, step, tensors, {"trainer": state, "at": stream.at, "seconds": elapsed}, best=False)
+    row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
+    async with player:
+        with talk.progress(steps, "steps") as bar:
+            bar.advance(trainer.step)
+            while (not steps or trainer.step < steps) and not (box and time.monotonic() - begun >= box):
+                step = trainer.step + 1
+                t0 = time.monotonic()
+                batch = await collect(own, player, stream, step)
+                t1 = time.monotonic()
+                row = step_metrics(batch) | dict(trainer.update(samples_of(batch)))
+                await agent.engine.sync(None, str(step))
+                row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
+                own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
+                bar.advance(reward=round(row["reward"], 3), entropy=round(row.get("entropy", 0.0), 3))
+                last = step == steps or bool(box and time.monotonic() - begun >= box)
+                if last or (settings.save_every and step % settings.save_every == 0):
+                    elapsed = time.monotonic() - begun if box else 0.0
+                    tensors, state = trainer.state()
+                    save(own, step, tensors, {"trainer": state, "at": stream.at, "seconds": elapsed}, best=False)
     return {
         "steps": trainer.step,
         "episodes": len(own.log),
@@ -202,7 +207,9 @@ async def collect(own: _Run, player: Player, stream: TaskStream, step: int) -> B
         if not missing:
             break
         drawn = stream.next(missing)
-        jobs = [_job(own, scenario, task, step, rollout) for scenario, task in drawn for rollout in range(settings.group)]
+        jobs = [
+            _job(own, scenario, task, step, rollout) for scenario, task in drawn for rollout in range(settings.group)
+        ]
         episodes = await player.run(jobs)
         for start in range(0, len(episodes), settings.group):
             group = episodes[start : start + settings.group]

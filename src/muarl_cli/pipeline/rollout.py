@@ -31,8 +31,8 @@ def take(tasks: list[tuple[Scenario, Task]], most: int) -> list[tuple[Scenario, 
 
 
 def free_keys(in_process: bool) -> frozenset[str]:
-    """Settings that may differ when a run is resumed. Where turns are generated in this process, `in_flight` decides the
-    batches and with them the last bits, so there it may not."""
+    """Settings that may differ when a run is resumed. Where turns are generated in this process, `in_flight` decides
+    the batches and with them the last bits, so there it may not."""
     return FREE_KEYS - {"in_flight"} if in_process else FREE_KEYS
 
 
@@ -65,10 +65,15 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
         write_lineage(out, lineage_of(settings, folder, tasks, agents))
         families = {task.task_hash: task.family for _, task in tasks}
         scores = summarise(
-            episodes, resamples=RESAMPLES, seed=settings.seed, writes=needs_write(tasks), families=families, planned=len(jobs)
+            episodes,
+            resamples=RESAMPLES,
+            seed=settings.seed,
+            writes=needs_write(tasks),
+            families=families,
+            planned=len(jobs),
         )
-        talk.show(comparison_table({settings.agent: scores}, {}).rich())
-        summary = {"scores": scores.to_json(), "artifact": artifact_hash(out)}
+        talk.show(comparison_table({settings.agent: scores}, title="Scores of these rollouts").rich())
+        summary = {"score": scores.headline(), "full": scores.to_json(), "artifact": artifact_hash(out)}
         code = ExitCode.OK if scores.result in ("ok", "empty") else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
 
@@ -83,15 +88,16 @@ async def play_all(
     if len(owed) < len(jobs):
         talk.say(sentence)
     won = done = 0
-    with talk.progress(len(jobs), "episodes") as bar:
+    async with player:
+        with talk.progress(len(jobs), "episodes") as bar:
 
-        def count(episode: Any) -> None:
-            nonlocal won, done
-            done += episode.valid
-            won += episode.reward == 1
-            bar.advance(reward=round(won / max(1, done), 3))
+            def count(episode: Any) -> None:
+                nonlocal won, done
+                done += episode.valid
+                won += episode.reward == 1
+                bar.advance(reward=round(won / max(1, done), 3))
 
-        return await player.run(jobs, count)
+            return await player.run(jobs, count)
 
 
 def lineage_of(settings: Any, folder: RunFolder, tasks: list[tuple[Scenario, Task]], agents: Agents) -> Lineage:

@@ -1,13 +1,15 @@
 """Fine-tuning: from logged conversations to a checkpoint.
 
-Invariant: what was sampled by a policy with the same tokenizer is trained on as sampled; everything else is rendered once.
-The held-out episodes are of tasks that no training episode is about. A killed run goes on from its newest checkpoint to the
-same bits.
+Invariant: what was sampled by a policy with the same tokenizer is trained on as sampled; everything else is rendered
+once. The held-out episodes are of tasks that no training episode is about. A killed run goes on from its newest
+checkpoint to the same bits.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from muarl_cli.settings.models import FREE_KEYS, Sft
 from muarl_cli.worlds.catalog import scenario_of
 
 STAGE = "sft"
+BASE = "base"
+"""folder, inside the run's, of the tiny model that a run began with"""
 
 
 def plan(settings: Sft) -> dict[str, Any]:
@@ -35,13 +39,20 @@ def plan(settings: Sft) -> dict[str, Any]:
         episodes += 1
         tokens += sum(len(event.text) for event in episode.events) // 4
     steps = settings.max_steps or int(episodes * (1 - settings.eval_share) / settings.batch * settings.epochs)
-    return {"episodes": episodes, "tokens_per_epoch_about": tokens, "steps": steps, "model": settings.model or "tiny, made here"}
+    return {
+        "episodes": episodes,
+        "tokens_per_epoch_about": tokens,
+        "steps": steps,
+        "model": settings.model or "tiny, made here",
+    }
 
 
 def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
     if not settings.data:
         raise MuarlError(
-            "there is nothing to learn from", next_step="name an episode log or a run folder with --data", code=ExitCode.USAGE
+            "there is nothing to learn from",
+            next_step="name an episode log or a run folder with --data",
+            code=ExitCode.USAGE,
         )
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=FREE_KEYS) as folder:
         if folder.summary is not None:
@@ -58,9 +69,16 @@ def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
         talk.say(f"{len(episodes)} episodes")
         started = checkpoint.load_latest(out, talk.warn)
         policy = _start(settings, episodes, started, talk)
+        if not settings.model and started is None:
+            _keep_base(out / BASE, policy, folder, settings.seed)
         train, held, left_out = _rows(settings, policy, episodes)
-        talk.say(f"{len(train)} rows to learn from, {len(held)} held out, {left_out} longer than {settings.max_length} tokens")
-        summary = _train(_Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk)
+        talk.say(
+            f"{len(train)} rows to learn from, {len(held)} held out, "
+            f"{left_out} longer than {settings.max_length} tokens"
+        )
+        summary = _train(
+            _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk
+        )
         summary |= {"episodes": len(episodes), "left_out": left_out, "agent_share": _agent_share(train)}
         write_lineage(out, _lineage(settings, folder, episodes))
         talk.say(f"next: muarl rollout --model {out}, muarl rl-train --model {out}, muarl eval --model {out}")
@@ -93,10 +111,29 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
     talk.say(f"a tiny model: {sum(p.numel() for p in model.parameters()):,} weights, {len(tokenizer)} tokens")
     if own.warmup_steps:
         with talk.progress(own.warmup_steps, "copy warm-up") as bar:
-            for row in copy_warmup(model, tokenizer, WarmupSpec(own.warmup_steps, own.warmup_lr, own.warmup_batch), settings.seed):
+            for row in copy_warmup(
+                model, tokenizer, WarmupSpec(own.warmup_steps, own.warmup_lr, own.warmup_batch), settings.seed
+            ):
                 bar.advance(loss=round(row["loss"], 3), accuracy=round(row["accuracy"], 3))
     rendering = "compact" if settings.rendering == "auto" else settings.rendering
-    return Policy(model, tokenizer, Path("tiny"), rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype])
+    return Policy(
+        model, tokenizer, Path("tiny"), rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype]
+    )
+
+
+def _keep_base(place: Path, policy: Policy, folder: RunFolder, seed: int) -> None:
+    """Leave the tiny model as it was before the first step, so that it can be scored beside what it became. Its lineage
+    says that it was trained on no task. Written aside and renamed: there or not, never half."""
+    from muarl_cli.training.tiny_model import save_model
+
+    if place.exists():  # an earlier, interrupted start of this run made the same one
+        return
+    aside = place.with_name(f".{place.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    save_model(policy.model, policy.tokenizer, aside, policy.rendering)
+    own = Lineage.make(stage=STAGE, run_id=folder.run_id, settings_hash=folder.settings_hash, seeds={"seed": seed})
+    write_lineage(aside, own)
+    os.replace(aside, place)
 
 
 def texts_of(episodes: Sequence[Episode]) -> list[str]:
@@ -111,6 +148,7 @@ def texts_of(episodes: Sequence[Episode]) -> list[str]:
         scenario = scenario_of(*name.split(":", 1))
         system = "\n".join([scenario.compact, *(compact_tool(tool) for tool in scenario.tools)])
         texts += [f"system\n{system}"] * (1 + len(episodes) // 20)
+    texts += ["\n\n", "\n"] * len(episodes)
     for episode in episodes:
         for event in episode.events:
             if event.text:
@@ -210,10 +248,12 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
         state = own.started.state
         trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
         best, spent = state["best"], state["seconds"]
+        if state["is_best"]:
+            checkpoint.mark_best(own.out, own.started.step)
     own.folder.keep_metrics_until(trainer.position.step)
     begun = time.monotonic() - spent
     box = settings.stop_after_seconds
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
     with talk.progress(trainer.total_steps, "steps") as bar:
         bar.advance(trainer.position.step)
         while not trainer.done and not (box and time.monotonic() - begun >= box):
@@ -225,10 +265,16 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
             own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
             bar.advance(loss=round(row.get("loss", float("nan")), 4))
             if last or (settings.save_every and step % settings.save_every == 0):
-                is_best = "eval_loss" in row and (best is None or row["eval_loss"] < best)
-                best = row["eval_loss"] if is_best else best
-                state = {"trainer": trainer.state()[1], "best": best, "seconds": time.monotonic() - begun if box else 0.0}
-                save(own, step, trainer.state()[0], state, is_best or not held)
+                better = "eval_loss" in row and (best is None or row["eval_loss"] < best)
+                best = row["eval_loss"] if better else best
+                is_best = better or not held
+                state = {
+                    "trainer": trainer.state()[1],
+                    "best": best,
+                    "is_best": is_best,
+                    "seconds": time.monotonic() - begun if box else 0.0,
+                }
+                save(own, step, trainer.state()[0], state, is_best)
     return {
         "steps": trainer.position.step,
         "loss": row.get("loss"),

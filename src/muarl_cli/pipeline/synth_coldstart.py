@@ -1,7 +1,7 @@
 """The cold start: a teacher plays the agent, and the conversations that pass verification become demonstrations.
 
-Invariant: which conversations are held, and which are accepted, depends on the settings alone; a verdict is stored for every
-conversation, with its reason.
+Invariant: which conversations are held, and which are accepted, depends on the settings alone; a verdict is stored for
+every conversation, with its reason.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         if manners["hasty"]:
             share = manners["hasty"] / len(accepted)
             summary["habit"] = (
-                f"{share:.0%} of the accepted demonstrations write without asking: they reached the right state and broke "
-                "the policy on the way"
+                f"{share:.0%} of the accepted demonstrations write without asking: they reached the right state and "
+                "broke the policy on the way"
             )
             talk.warn(summary["habit"])
         talk.say(f"next: muarl sft --data {out}")
@@ -106,7 +106,7 @@ def _teacher(settings: SynthColdstart, out: Path) -> Agents:
 
     chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
     agents = OpenAIAgents(chat, temperature=own.temperature, max_turn_tokens=settings.limits.max_turn_tokens)
-    return Agents("policy", fixed=agents)
+    return Agents("policy", fixed=agents, chat=chat)
 
 
 def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> Iterator[Job]:
@@ -132,15 +132,16 @@ async def _hold(
     kept = len(log)
     if kept:
         talk.say(f"kept {kept} conversations of the interrupted run")
-    with talk.progress(settings.count, "accepted") as bar:
-        while len(accepted) < settings.count and len(verdicts) < most:
-            wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(verdicts)))]
-            for episode in await player.run(wave):
-                verdict = _verdict(settings, episode, len(accepted))
-                verdicts[episode.episode_id] = verdict
-                if verdict["accepted"]:
-                    accepted.append(episode)
-                    bar.advance()
+    async with player:
+        with talk.progress(settings.count, "accepted") as bar:
+            while len(accepted) < settings.count and len(verdicts) < most:
+                wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(verdicts)))]
+                for episode in await player.run(wave):
+                    verdict = _verdict(settings, episode, len(accepted))
+                    verdicts[episode.episode_id] = verdict
+                    if verdict["accepted"]:
+                        accepted.append(episode)
+                        bar.advance()
     if len(accepted) < settings.count:
         raise MuarlError(
             f"only {len(accepted)} of {settings.count} demonstrations passed verification",

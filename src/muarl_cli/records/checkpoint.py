@@ -115,6 +115,11 @@ def save(
         raise
 
 
+def mark_best(run: Path, step: int) -> None:
+    """Make the checkpoint of `step` the one to use: for a run that was killed between writing and marking it."""
+    _point(run / FOLDER, BEST, f"step-{step:06d}")
+
+
 def _seal(folder: Path, step: int) -> None:
     """Flush every file and folder, then write the manifest over all of them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -106,7 +106,9 @@ def parse_rates(text: str) -> dict[str, float]:
             raise MuarlError(f"the world injector {name!r} is named twice in {text!r}")
         share = _share(rate, text, "world injector")
         if share > 1:
-            raise MuarlError(f"the rate of {name} is {rate}; at most 1", next_step="for example latency=0.1,tool_5xx=0.05")
+            raise MuarlError(
+                f"the rate of {name} is {rate}; at most 1", next_step="for example latency=0.1,tool_5xx=0.05"
+            )
         rates[name] = share
     return rates
 

@@ -2,13 +2,13 @@
 
 Tool use stands on copying: an identifier that the user said must come out in a call. A model of under a million weights
 needs thousands of steps of pure copying before the circuit for it forms (and often never finds it); written into the
-initial weights it is there at once, and training only has to bend it. The circuit is the known two-layer one: a head
-of layer 0 attends to the previous token and writes what it was beside the current one; heads of layer 1 look for the place
+initial weights it is there at once, and training only has to bend it. The circuit is the known two-layer one: a head of
+layer 0 attends to the previous token and writes what it was beside the current one; heads of layer 1 look for the place
 whose previous token is the current token, and copy what stands there to the output.
 
 Invariant: nothing about any text is written, only the circuit; all weights stay ordinary, trainable weights of the same
-architecture. The residual stream is split into a constant (0), content (1 .. 2h) and a scratch place (2h+1 .. 3h), h being
-the head size, which makes 3h + 1 the least width.
+architecture. The residual stream is split into a constant (0), content (1 .. 2h) and a scratch place (2h+1 .. 3h), h
+being the head size, which makes 3h + 1 the least width.
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
 """A small tokenizer made from given texts: byte-level BPE with single digits.
 
 Digits never merge, so that copying an identifier is a matter of attention and not of vocabulary; words keep their
-underscores, so that a frequent tool name is one token; every control marker of the chat format is one id. Saved as an
-ordinary Hugging Face folder, with the chat template beside it.
+underscores, so that a frequent tool name is one token; a word that is copied between talk and calls is the same token
+in both (`the kettle` and `"kettle"`: its leading blank stays apart), since a model of this size does not learn which
+two tokens are one word; every control marker of the chat format is one id. Saved as an ordinary Hugging Face folder,
+with the chat template beside it.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,30 @@ CONTROL_TOKENS = (
     "<tool_response>",
     "</tool_response>",
 )
-_PRE_TOKENS = r"\p{N}| ?[\p{L}\p{M}_]+| ?[^\s\p{L}\p{M}\p{N}_]+|\s+(?!\S)|\s+"
-"""one digit; a word with its leading blank; a run of signs; blanks"""
+_COPIED_WORDS = 500
+"""at most this many words get a token that does not depend on the blank before it"""
+
+
+def copied_words(texts: Iterable[str]) -> list[str]:
+    """Words that open a quoted value or stand before a colon at the start of a line, and follow a blank elsewhere: what
+    is copied from talk into calls and proposals."""
+    quoted: Counter[str] = Counter()
+    spoken: set[str] = set()
+    for text in texts:
+        quoted.update(re.findall(r'"([^\W\d_]+)(?!\w)', text) + re.findall(r"^([^\W\d_]+)(?=:)", text, re.MULTILINE))
+        spoken.update(re.findall(r"(?<=[ \n])([^\W\d_]+)(?!\w)", text))
+    both = [word for word, _ in sorted(quoted.items(), key=lambda item: (-item[1], item[0])) if word in spoken]
+    return sorted(both[:_COPIED_WORDS])
+
+
+def _pre_tokens(words: list[str]) -> str:
+    """One digit; a copied word without its blank; any other word with its leading blank; a run of signs; blanks."""
+    ending = r"(?![\p{L}\p{M}_])"
+    copied = rf"(?:{'|'.join(map(re.escape, words))}){ending}" if words else r"(?!)"
+    return (
+        rf"\p{{N}}|(?<![\p{{L}}\p{{M}}_]){copied}| ?(?!{copied})[\p{{L}}\p{{M}}_]+"
+        r"| ?[^\s\p{L}\p{M}\p{N}_]+|\s+(?!\S)|\s+"
+    )
 
 
 def make_tokenizer(texts: Iterable[str], vocab: int) -> Any:
@@ -41,10 +67,11 @@ def make_tokenizer(texts: Iterable[str], vocab: int) -> Any:
         raise ValueError(
             f"a byte-level vocabulary with its control tokens has at least {smallest} entries, not {vocab}"
         )
+    texts = list(texts)
     bare = Tokenizer(models.BPE())
     bare.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PRE_TOKENS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(_pre_tokens(copied_words(texts))), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -74,4 +101,9 @@ def load_tokenizer(path: Path | str) -> Any:
     from muarl_cli.training.tiny_model import require_model_folder
 
     require_model_folder(Path(path), "tokenizer.json")
-    return AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+    # How it was loaded would be saved with it: a resumed run's checkpoint would differ from a straight one's.
+    kept = getattr(tokenizer, "init_kwargs", {})
+    for name in ("is_local", "local_files_only"):
+        kept.pop(name, None)
+    return tokenizer

@@ -28,6 +28,7 @@ PATIENCE = 6
 Answer = tuple[str, EndReason | None, tuple[str, ...]]
 """words, a vote to end, injectors that fired"""
 
+
 class AgendaUser:
     """One user in one episode."""
 

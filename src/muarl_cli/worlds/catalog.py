@@ -12,6 +12,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.worlds.scenario import Scenario, Task
 
 SOURCES = ("builtin", "tau2")
+PLANNED = ("mcp", "tau1", "bfcl", "acebench")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.tau2 import tau2_scenario
 
         return tau2_scenario(name)
+    known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
-        f"unknown source {source!r}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
+        f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
     )
 
 

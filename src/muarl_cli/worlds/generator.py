@@ -22,7 +22,7 @@ SHAPES = {("write",): 30, ("write", "write"): 50, ("refused", "write"): 12, ("re
 CHANGE_SHARE = 0.65
 """share of tasks in which the user changes their mind: what separates an agent that asks from one that does not"""
 UNKNOWN_SHARE = 0.12
-TELL_SHARE = 0.5
+TELL_SHARE = 0.7
 """share of the needed facts that the user tells with the opening"""
 
 

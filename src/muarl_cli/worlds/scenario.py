@@ -1,8 +1,8 @@
 """Scenarios and tasks: a domain as data, and one user goal in it.
 
-A task names its initial state, what its user wants (the brief), and the gold calls whose replay gives the end state that
-counts. Invariant: `task_hash` depends on what defines the task and on nothing else; `gold_write_hash` on the gold writes
-alone, and an empty one never matches anything.
+A task names its initial state, what its user wants (the brief), and the gold calls whose replay gives the end state
+that counts. Invariant: `task_hash` depends on what defines the task and on nothing else; `gold_write_hash` on the gold
+writes alone, and an empty one never matches anything.
 """
 
 from __future__ import annotations

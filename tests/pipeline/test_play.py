@@ -1,0 +1,130 @@
+"""Jobs to episodes: same work, same id; nothing is played twice; a fault is never a reward."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muarl_cli.conversation.ends import EndReason
+from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.protocols import UserFault
+from muarl_cli.errors import MuarlError
+from muarl_cli.pipeline.parties import Agents, Users, scripted_user
+from muarl_cli.pipeline.play import Job, Player, job
+from muarl_cli.pipeline.rollout import take
+from muarl_cli.records.log import EpisodeLog, artifact_hash
+from muarl_cli.settings.groups import User
+from muarl_cli.worlds.catalog import load_tasks, scenario_of
+
+LIMITS = Limits(30, 0, 3, 10, 60.0)
+SCRIPTED = User(backend="scripted", model="", base_url="", temperature=0.0, max_tokens=64)
+
+
+def _jobs(count: int, rollouts: int = 1) -> list[Job]:
+    tasks = take(load_tasks(["builtin:retail:dev", "builtin:library:dev"]), count)
+    return [job("run", "rollout", 0, s, t, rollout, 1) for s, t in tasks for rollout in range(rollouts)]
+
+
+def _users(folder: Path) -> Users:
+    return Users(SCRIPTED, {}, 0.0, folder)
+
+
+def _play(folder: Path, jobs: Sequence[Job], in_flight: int = 8, agent: str = "careful=0.5,hasty=0.5") -> list[Any]:
+    with EpisodeLog.open(folder) as log:
+        return asyncio.run(Player(Agents(agent), _users(folder), LIMITS, in_flight, log).run(jobs))
+
+
+def test_the_same_work_has_the_same_id_and_every_rollout_has_a_seed_of_its_own() -> None:
+    first, again = _jobs(6, 3), _jobs(6, 3)
+    assert [j.key for j in first] == [j.key for j in again]
+    assert len({j.key.episode_id for j in first}) == len({j.key.seed for j in first}) == 18
+    assert len({j.key.group_id for j in first}) == 6
+
+
+def test_neither_the_number_in_flight_nor_an_interruption_changes_the_artifact(tmp_path: Path) -> None:
+    jobs = _jobs(20)
+    for name in ("straight", "narrow", "cut"):
+        (tmp_path / name).mkdir()
+    _play(tmp_path / "straight", jobs)
+    _play(tmp_path / "narrow", jobs, in_flight=1)
+    _play(tmp_path / "cut", jobs[:7])
+    _play(tmp_path / "cut", jobs)
+    hashes = {artifact_hash(tmp_path / name) for name in ("straight", "narrow", "cut")}
+    assert len(hashes) == 1
+
+
+def test_what_is_in_the_log_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = _jobs(6)
+    before = _play(tmp_path, jobs)
+    monkeypatch.setattr("muarl_cli.pipeline.play.play", lambda *a: pytest.fail("played again"))
+    assert [e.episode_id for e in _play(tmp_path, jobs)] == [e.episode_id for e in before]
+
+
+class _Hanging:
+    """A user who breaks down in the middle of some tasks."""
+
+    def __init__(self, broken: set[str]) -> None:
+        self.broken = broken
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return {"backend": "broken", "model": "", "prompt_hash": ""}
+
+    def open(self, stage: Any, task: Any) -> Any:
+        session = scripted_user(scenario_of(task.source, task.scenario)).open(stage, task)
+        return _Breaks(session) if task.id in self.broken else session
+
+
+class _Breaks:
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.turns = inner, 0
+
+    async def respond(self, news: Any) -> Any:
+        self.turns += 1
+        if self.turns > 1:
+            raise UserFault("the line is dead")
+        return await self.inner.respond(news)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_a_user_fault_has_no_reward_and_moves_no_sibling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = _jobs(6)
+    broken = {jobs[2].task.id}
+    users = _users(tmp_path)
+    monkeypatch.setattr(users, "of", lambda scenario, seed: _Hanging(broken))
+    with EpisodeLog.open(tmp_path) as log:
+        episodes = asyncio.run(Player(Agents("oracle"), users, LIMITS, 8, log).run(jobs))
+    assert [e.end.reason is EndReason.USER_FAULT for e in episodes] == [j.task.id in broken for j in jobs]
+    assert [e.reward for e in episodes] == [None if j.task.id in broken else 1.0 for j in jobs]
+    assert not episodes[2].valid
+
+
+def test_a_mixture_is_drawn_by_the_rollouts_seed_alone(tmp_path: Path) -> None:
+    jobs = _jobs(60)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    forward = {e.episode_id: e.agent["model"] for e in _play(tmp_path / "a", jobs)}
+    backward = {e.episode_id: e.agent["model"] for e in _play(tmp_path / "b", jobs[::-1])}
+    assert forward == backward and set(forward.values()) == {"careful", "hasty"}
+
+
+def test_a_subset_of_tasks_is_spread_over_all_sets() -> None:
+    tasks = load_tasks(["builtin:retail:dev", "builtin:library:dev"])
+    for most in (2, 7, 32):
+        kept = take(tasks, most)
+        assert len(kept) == most and {t.scenario for _, t in kept} == {"retail", "library"}
+        assert len({t.task_hash for _, t in kept}) == most
+    assert take(tasks, 0) == take(tasks, 10_000) == tasks
+
+
+def test_who_cannot_play_is_refused_before_the_first_episode(tmp_path: Path) -> None:
+    with pytest.raises(MuarlError, match="not there yet"):
+        Users(SCRIPTED.model_copy(update={"backend": "human"}), {}, 0.0, tmp_path)
+    with pytest.raises(MuarlError, match="not there yet"):
+        load_tasks(["bfcl:multi_turn:base"])

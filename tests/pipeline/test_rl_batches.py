@@ -1,0 +1,101 @@
+"""What a step of RL learns from: the order of tasks, refills, advantages over valid siblings only."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muarl_cli.conversation.ends import EndReason
+from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.pipeline.rl_train import TaskStream, collect, samples_of, step_metrics, total_steps
+
+SCENARIO = SimpleNamespace(source="builtin", name="toy")
+
+
+def _tasks(count: int) -> list[Any]:
+    return [
+        (SCENARIO, SimpleNamespace(source="builtin", scenario="toy", id=str(i), task_hash=f"h{i}", split="train"))
+        for i in range(count)
+    ]
+
+
+@given(st.integers(1, 12), st.integers(0, 40), st.integers(0, 9), st.integers(1, 5))
+def test_the_order_of_tasks_can_be_taken_up_anywhere_and_each_epoch_holds_every_task_once(
+    count: int, cut: int, seed: int, draw: int
+) -> None:
+    tasks = _tasks(count)
+    whole = TaskStream(tasks, seed).next(cut + 3 * count)
+    assert TaskStream(tasks, seed, cut).next(3 * count) == whole[cut:]
+    for start in range(0, 3 * count, count):
+        assert sorted(t.id for _, t in whole[start : start + count]) == sorted(t.id for _, t in tasks)
+    stream = TaskStream(tasks, seed)
+    assert [row for _ in range(4) for row in stream.next(draw)] == TaskStream(tasks, seed).next(4 * draw)
+
+
+class _Player:
+    """Rewards by task: what its rollouts get, None for a fault."""
+
+    def __init__(self, rewards: dict[str, list[float | None]]) -> None:
+        self.rewards, self.played = rewards, 0
+
+    async def run(self, jobs: Any) -> list[Any]:
+        self.played += len(jobs)
+        return [self._episode(job) for job in jobs]
+
+    def _episode(self, job: Any) -> Any:
+        reward = self.rewards[job.task.id][job.key.rollout]
+        reason = EndReason.USER_STOP if reward is not None else EndReason.USER_FAULT
+        row = TokenRow((1, 2), (int(Owner.USER), int(Owner.AGENT)), (0.0, -1.0))
+        usage = {"turns": 4, "tool_calls": 2, "agent_tokens": 1}
+        end = SimpleNamespace(reason=reason)
+        return SimpleNamespace(
+            reward=reward, valid=reward is not None, end=end, rows=(row,), usage=usage, task_id=job.task.id
+        )
+
+
+def _collect(rewards: dict[str, list[float | None]], prompts: int, refills: int) -> tuple[Any, Any]:
+    group = len(next(iter(rewards.values())))
+    settings = SimpleNamespace(prompts_per_step=prompts, group=group, refill_rounds=refills, advantage="mean", seed=1)
+    own: Any = SimpleNamespace(settings=settings, folder=SimpleNamespace(run_id="run"))
+    player: Any = _Player(rewards)
+    return asyncio.run(collect(own, player, TaskStream(_tasks(len(rewards)), 1), 1)), player
+
+
+def test_a_faulty_rollout_leaves_the_groups_baseline_and_the_loss() -> None:
+    batch, _ = _collect({"0": [1.0, None, 0.0, 0.0]}, prompts=1, refills=0)
+    ((_, advantages),) = batch.kept
+    assert advantages == pytest.approx((2 / 3, 0.0, -1 / 3, -1 / 3))
+    assert [sample.advantage for sample in samples_of(batch)] == pytest.approx([2 / 3, -1 / 3, -1 / 3])
+    assert step_metrics(batch)["faults"] == {"user_fault": 1}
+
+
+def test_groups_that_teach_nothing_are_counted_and_replaced_within_bounds() -> None:
+    decided: dict[str, list[float | None]] = {str(i): [1.0, 1.0] for i in range(8)}
+    batch, player = _collect(decided, prompts=2, refills=2)
+    assert not batch.kept and batch.dropped == {"no_spread": 6} and player.played == 3 * 2 * 2
+    row = step_metrics(batch)
+    assert (row["all_correct"], row["all_wrong"], row["reward"], row["groups_kept"]) == (1.0, 0.0, 1.0, 0)
+
+
+def test_no_more_is_played_than_a_full_step_needs() -> None:
+    mixed: dict[str, list[float | None]] = {str(i): [1.0, 0.0] for i in range(8)}
+    batch, player = _collect(mixed, prompts=3, refills=2)
+    assert len(batch.kept) == 3 and player.played == 6
+
+
+def test_a_group_of_mostly_faults_is_dropped_for_that_reason() -> None:
+    batch, _ = _collect({"0": [1.0, None, None, None]}, prompts=1, refills=0)
+    assert not batch.kept and batch.dropped == {"too_few_valid": 1}
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "tasks", "wanted"), [(7, 3.0, 100, 7), (0, 2.0, 100, 6), (0, 0.5, 64, 1), (0, 0.0, 64, 0)]
+)
+def test_steps_are_as_set_or_whole_steps_of_the_epochs(steps: int, epochs: float, tasks: int, wanted: int) -> None:
+    settings: Any = SimpleNamespace(steps=steps, epochs=epochs, prompts_per_step=32)
+    assert total_steps(settings, tasks) == wanted
