@@ -84,6 +84,11 @@ class ScriptedAgent:
             return replace(turn, text=f"{decline} {turn.text}")
         return turn
 
+    def give_up(self) -> AgentTurn:
+        """Close the open goal, whose tools are out of reach, and say so."""
+        self.step = Step.CLOSED
+        return AgentTurn(self._phrase("failed"))
+
     def rows(self) -> tuple[TokenRow, ...]:
         return ()
 

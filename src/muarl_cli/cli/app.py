@@ -23,6 +23,7 @@ from muarl_cli.cli import (
     ls,
     play,
     report,
+    rescore,
     rl_train,
     rollout,
     sft,
@@ -123,6 +124,7 @@ _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
+_add("rescore", rescore.rescore, rescore, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

@@ -36,6 +36,8 @@ def evaluate(
     allow_overlap: Annotated[
         bool | None, typer.Option("--allow-overlap", help="score in spite of tasks that were trained on")
     ] = None,
+    world_injectors: o.WorldInjectors = None,
+    guard: o.Guard = None,
     user: o.User = None,
     user_model: o.UserModel = None,
     user_base_url: o.UserBaseUrl = None,
@@ -62,6 +64,8 @@ def evaluate(
         "temperature": temperature,
         "floors": floors,
         "allow_overlap": allow_overlap or None,
+        "world_injectors": world_injectors,
+        "guard": guard or None,
         "user.backend": user,
         "user.model": user_model,
         "user.base_url": user_base_url,

@@ -67,6 +67,16 @@ UserModel = Annotated[
 UserBaseUrl = Annotated[
     str | None, typer.Option("--user-base-url", help="address that serves the user", rich_help_panel=_PARTIES)
 ]
+WorldInjectors = Annotated[
+    str | None,
+    typer.Option(
+        "--world-injectors", help="faults of the tools, on purpose: latency=0.1,tool_5xx=0.05", rich_help_panel=_PARTIES
+    ),
+]
+Guard = Annotated[
+    bool | None,
+    typer.Option("--guard", help="refuse writes that break the scenario's rules", rich_help_panel=_PARTIES),
+]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=_PARTIES)
 ]

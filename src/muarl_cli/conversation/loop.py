@@ -167,7 +167,7 @@ class _Talk:
         problem = toolbox.problem(call)
         result = ToolResult(f"Error: {problem}", ok=False) if problem else await self._call_world(call, actor)
         answer = CallRecord(call.id, asked.name, None, klass, result.ok, result.writes)
-        self._add(Actor.WORLD, Kind.RESULT if result.ok else Kind.ERROR, result.text, answer)
+        self._add(Actor.WORLD, Kind.RESULT if result.ok else Kind.ERROR, result.text, answer, result.tags)
         if actor is Actor.AGENT:
             self.log.tally.count_call(call.name, arguments, result.ok)
             if result.ok and klass is ToolClass.TERMINAL:

@@ -124,6 +124,8 @@ class ToolResult:
     text: str
     ok: bool = True
     writes: tuple[Write, ...] = ()
+    tags: tuple[str, ...] = ()
+    """what a wrapper around the world did to this answer, for the log: "inject:NAME", "guard:RULE" """
 
 
 @dataclass(frozen=True)

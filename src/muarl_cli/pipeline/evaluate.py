@@ -15,10 +15,13 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.rollout import free_keys, lineage_of, play_all, take
+from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.lineage import overlap, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
+from muarl_cli.reports.layer_tables import layer_table
 from muarl_cli.reports.tables import comparison_table, ends_table
+from muarl_cli.scoring.rescore import by_label, rescore
 from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
 from muarl_cli.settings.models import Eval
 from muarl_cli.worlds.catalog import load_tasks
@@ -79,11 +82,15 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
         floors = {(name, floor): _compare(settings, scores[floor], scores[name]) for floor in FLOORS if floor in scores}
         talk.show(comparison_table(scores, floors).rich())
         talk.show(ends_table(scores[name]).rich())
+        stages = {f"{STAGE}/{agent}": floor for floor, agent in FLOORS.items()} | {STAGE: name}
+        layers = by_label(rescore(out, resamples=settings.bootstrap, seed=settings.seed), stages)
+        talk.show(layer_table(layers).rich())
         summary: dict[str, Any] = {
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},
             "full": {label: score.to_json() for label, score in scores.items()},
             "differences": {f"{a}_minus_{b}": c.difference.to_json() for (a, b), c in floors.items()},
+            "layers": layers,
             "overlap": seen,
             "artifact": artifact_hash(out),
         }
@@ -127,7 +134,7 @@ async def _play(
         for label, agent in FLOORS.items():
             users = Users(offline, settings.prices, settings.max_usd, out)
             floor = [job(run_id, f"{STAGE}/{agent}", 0, scenario, task, 0, settings.seed) for scenario, task in tasks]
-            player = Player(Agents(agent), users, limits_of(settings), settings.in_flight, log)
+            player = Player(Agents(agent), users, limits_of(settings), settings.in_flight, log, around_of(settings))
             scores[label] = score(await player.run(floor), len(floor))
     scores["policy" if settings.agent == "policy" else settings.agent] = score(
         await play_all(jobs, agents, settings, out, log, talk), len(jobs)

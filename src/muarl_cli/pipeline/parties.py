@@ -96,7 +96,12 @@ def scripted_agent(name: str, scenario: Scenario) -> AgentFactory:
             next_step="use gold-replay, do-nothing or transfer-only there, or a model",
             code=ExitCode.USAGE,
         )
-    return ScriptedAgents(language, Manner(name))
+    from muarl_cli.agents.recovering import RecoveringAgents
+
+    agents = ScriptedAgents(language, Manner(name))
+    if name != Manner.HASTY:  # who is in a hurry does not look what went wrong either
+        return RecoveringAgents(agents)
+    return agents
 
 
 class Users:

@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
+from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
-from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory
+from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline.parties import Agents, Users, stage_of
@@ -51,16 +52,28 @@ def limits_of(settings: Any) -> Limits:
     return Limits(own.max_turns, own.max_agent_tokens, own.max_identical_calls, own.max_failed_calls, own.max_seconds)
 
 
-async def play(job: Job, agents: AgentFactory, users: UserFactory, limits: Limits) -> Episode:
-    """Hold one conversation and grade it."""
+Around = Callable[[Job, World], World]
+"""puts something around the world of a job: injectors, a guard"""
+
+
+async def play(
+    job: Job, agents: AgentFactory, users: UserFactory, limits: Limits, around: Around | None = None
+) -> Episode:
+    """Hold one conversation and grade it. A world with a `watch` method is told each event as it happens."""
     scenario, task = job.scenario, job.task
     stage = stage_of(scenario, job.key.seed)
     started = time.time()
-    world = scenario.world(task)
+    world = around(job, scenario.world(task)) if around else scenario.world(task)
     agent, user = agents.open(stage, task), users.open(stage, task)
     try:
         transcript = await converse(
-            agent, user, world, greeting=scenario.greeting, limits=limits, agent_may_stop=scenario.agent_may_stop
+            agent,
+            user,
+            world,
+            greeting=scenario.greeting,
+            limits=limits,
+            agent_may_stop=scenario.agent_may_stop,
+            on_event=getattr(world, "watch", None),
         )
         rows = agent.rows()
         reward, state, detail = _grade(scenario, task, world, transcript)
@@ -69,9 +82,8 @@ async def play(job: Job, agents: AgentFactory, users: UserFactory, limits: Limit
         user.close()
         world.close()
     tally = transcript.tally
-    fired = sorted(
-        {tag.removeprefix("inject:") for e in transcript.events for tag in e.tags if tag.startswith("inject:")}
-    )
+    tags = {tag for e in transcript.events if e.actor is Actor.USER for tag in e.tags}
+    fired = sorted(tag.removeprefix("inject:") for tag in tags if tag.startswith("inject:"))
     key = job.key
     return Episode(
         schema=SCHEMA,
@@ -125,8 +137,17 @@ def _grade(
 class Player:
     """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
-    def __init__(self, agents: Agents, users: Users, limits: Limits, in_flight: int, log: EpisodeLog) -> None:
+    def __init__(
+        self,
+        agents: Agents,
+        users: Users,
+        limits: Limits,
+        in_flight: int,
+        log: EpisodeLog,
+        around: Around | None = None,
+    ) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
+        self.around = around
 
     async def __aenter__(self) -> Self:
         return self
@@ -200,4 +221,4 @@ class Player:
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
         agents, users = self.agents.of(job.scenario, seed), self.users.of(job.scenario, seed)
-        return lambda: play(job, agents, users, self.limits)
+        return lambda: play(job, agents, users, self.limits, self.around)

@@ -9,6 +9,7 @@ from typing import Any
 from muarl_cli.errors import ExitCode
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder, kept_owed
@@ -82,7 +83,7 @@ async def play_all(
 ) -> list[Any]:
     """Play what is owed of `jobs`, with a progress line; all their episodes, in order."""
     users = Users(settings.user, settings.prices, settings.max_usd, out)
-    player = Player(agents, users, limits_of(settings), settings.in_flight, log)
+    player = Player(agents, users, limits_of(settings), settings.in_flight, log, around_of(settings))
     owed, sentence = kept_owed([j.key.episode_id for j in jobs], log.done_ids())
     if len(owed) < len(jobs):
         talk.say(sentence)

@@ -32,6 +32,17 @@ INJECTORS = (
     "adversarial",
 )
 """what can make the scripted user harder (`users.injectors`)"""
+WORLD_INJECTORS = (
+    "latency",
+    "tool_5xx",
+    "permission_denied",
+    "stale_read",
+    "schema_drift",
+    "odd_reply",
+    "partial_write",
+    "planted_text",
+)
+"""faults that tools can be made to show; `worlds/injectors.py` has what each one does"""
 AUTO = "auto"
 """a user backend that follows from the tasks: a policy on a benchmark needs a model, everything else is scripted"""
 
@@ -96,6 +107,26 @@ def parse_mixture(text: str, allowed: Collection[str], what: str) -> tuple[tuple
         raise MuarlError(f"no {what} is named", next_step=f"one of: {', '.join(allowed)}")
     total = sum(share for _, share in pairs)
     return tuple((name, share / total) for name, share in pairs)
+
+
+def parse_rates(text: str) -> dict[str, float]:
+    """`name=rate,name=rate` to rates in (0, 1] by world injector; empty text = none. Raises `MuarlError`."""
+    rates: dict[str, float] = {}
+    for part in (part.strip() for part in text.split(",")):
+        if not part:
+            continue
+        name, _, rate = (piece.strip() for piece in part.partition("="))
+        if name not in WORLD_INJECTORS:
+            raise MuarlError(f"unknown world injector {name!r}", next_step=nearest(name, WORLD_INJECTORS))
+        if name in rates:
+            raise MuarlError(f"the world injector {name!r} is named twice in {text!r}")
+        share = _share(rate, text, "world injector")
+        if share > 1:
+            raise MuarlError(
+                f"the rate of {name} is {rate}; at most 1", next_step="for example latency=0.1,tool_5xx=0.05"
+            )
+        rates[name] = share
+    return rates
 
 
 def _share(text: str, whole: str, what: str) -> float:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_task_ref
+from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
 from muarl_cli.settings.groups import (
     Count,
     CountOrNone,
@@ -184,6 +184,16 @@ class Served(Played):
     """policy = the model; else a scripted agent or a mixture of them"""
     base_url: str
     """OpenAI-compatible address that serves the model; empty = OPENAI_BASE_URL where the model is no folder"""
+    world_injectors: str
+    """faults that the tools show on purpose, with their rates: latency=0.1,tool_5xx=0.05; empty = none"""
+    guard: bool
+    """refuse, at run time, a write that breaks a prerequisite or confirm rule of its scenario"""
+
+    @field_validator("world_injectors")
+    @classmethod
+    def _rates(cls, value: str) -> str:
+        parse_rates(value)
+        return value
 
     @field_validator("agent")
     @classmethod
