@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml setup.py
 	@touch $@
 
 demo: setup
-	OMP_NUM_THREADS=2 $(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py
 
 lint: setup
 	$(BIN)/ruff format --check .
