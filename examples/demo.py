@@ -21,9 +21,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Thread
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,8 +35,6 @@ DIFFERENCES = {
     "rl_minus_sft": ("sft", "rl"),
     "rl_minus_sft_longer": ("sft_longer", "rl"),
 }
-BESIDE = ("eval_base", "eval_sft", "eval_sft_greedy", "eval_rl_greedy")
-"""evaluations that run on the other core while the longer SFT runs"""
 ROWS = ("do_nothing", "transfer_only", "base", "sft", "sft_longer", "rl")
 
 
@@ -48,8 +45,6 @@ class Demo:
     out: Path
     profile: str
     muarl: Path
-    _failed: int = 0
-    _lock: Any = field(default_factory=Lock)
 
     @property
     def _ledger(self) -> Path:
@@ -84,10 +79,6 @@ class Demo:
             raise SystemExit(process.returncode if process.returncode > 0 else 128 - process.returncode)
 
     def _add(self, name: str, seconds: float, peak_mb: float, done: bool) -> None:
-        with self._lock:
-            self._write(name, seconds, peak_mb, done)
-
-    def _write(self, name: str, seconds: float, peak_mb: float, done: bool) -> None:
         costs = self.costs()
         before = costs.get(name, {"seconds": 0.0, "peak_mb": 0.0, "done": False})
         if before["done"]:
@@ -113,40 +104,20 @@ class Demo:
 
         spent = max(1, round(self.costs()["rl"]["seconds"]))
         print(
-            "\nThese were the five stages. What was each of them worth? The same test tasks for all; and beside it SFT "
+            "\nThese were the five stages. What was each of them worth? The same test tasks for all; and SFT "
             f"again, for the {spent} s that RL took: is it the method, or only more training?",
             flush=True,
         )
-        beside = Thread(target=self._evaluations)
-        beside.start()
         box = ("epochs=0", "max_steps=0", f"stop_after_seconds={spent}")
-        try:
-            self.muarl_command("sft_longer", "sft", "--data", f"{out}/coldstart", "--model", f"{out}/sft", *box)
-        finally:
-            beside.join()
-        if self._failed:
-            raise SystemExit(self._failed)
-        self.muarl_command("eval_sft_longer", "eval", "--model", f"{out}/sft_longer", "--no-floors")
-
-    def _evaluations(self) -> None:
-        """The evaluations that do not wait for the longer SFT; on the other core."""
-        try:
-            for name, model, words in (
-                ("eval_base", "sft/base", ("--no-floors",)),
-                ("eval_sft", "sft", ("--no-floors",)),
-                ("eval_sft_greedy", "sft", GREEDY),
-                ("eval_rl_greedy", "rl", GREEDY),
-            ):
-                self.muarl_command(name, "eval", "--model", f"{self.out}/{model}", *words)
-        except SystemExit as stopped:
-            self._failed = int(stopped.code or 1)
-
-    def seconds(self) -> float:
-        """Wall-clock seconds of all commands; those on the other core count where they outlast the longer SFT."""
-        costs = {name: cost["seconds"] for name, cost in self.costs().items()}
-        beside = sum(seconds for name, seconds in costs.items() if name in BESIDE)
-        alone = sum(seconds for name, seconds in costs.items() if name not in BESIDE and name != "sft_longer")
-        return alone + max(beside, costs.get("sft_longer", 0.0))
+        self.muarl_command("sft_longer", "sft", "--data", f"{out}/coldstart", "--model", f"{out}/sft", *box)
+        for name, model, words in (
+            ("eval_base", "sft/base", ("--no-floors",)),
+            ("eval_sft", "sft", ("--no-floors",)),
+            ("eval_sft_longer", "sft_longer", ("--no-floors",)),
+            ("eval_sft_greedy", "sft", GREEDY),
+            ("eval_rl_greedy", "rl", GREEDY),
+        ):
+            self.muarl_command(name, "eval", "--model", f"{out}/{model}", *words)
 
 
 def summary_of(demo: Demo) -> tuple[dict[str, Any], list[Any]]:
@@ -171,8 +142,8 @@ def summary_of(demo: Demo) -> tuple[dict[str, Any], list[Any]]:
     }
     costs = demo.costs()
     summary = {
-        "seconds": round(demo.seconds() + time.monotonic() - begun, 1),
-        "peak_mb": round(_peak(costs) + _own_megabytes(), 1),
+        "seconds": round(sum(cost["seconds"] for cost in costs.values()) + time.monotonic() - begun, 1),
+        "peak_mb": round(max(cost["peak_mb"] for cost in costs.values()) + _own_megabytes(), 1),
         "tasks": len(scores["rl"].tasks),
         "scores": {name: scores[name].headline() for name in ROWS},
         "differences": {
@@ -183,12 +154,6 @@ def summary_of(demo: Demo) -> tuple[dict[str, Any], list[Any]]:
     heat = _setting(own / "eval", "temperature")
     title = f"{summary['tasks']} held-out test tasks, temperature {heat:g}, 95 % intervals over tasks"
     return summary, [comparison_table(scores | greedy, title=title), difference_table(gains)]
-
-
-def _peak(costs: Mapping[str, Mapping[str, Any]]) -> float:
-    """Memory of what ran at the same time, at most: the longer SFT with an evaluation, or any one command."""
-    pair = costs["sft_longer"]["peak_mb"] + max(costs[name]["peak_mb"] for name in BESIDE)
-    return float(max(pair, *(cost["peak_mb"] for cost in costs.values())))
 
 
 def score(folder: Path, stage: str = "eval") -> Any:
@@ -234,9 +199,9 @@ def show(summary: Mapping[str, Any], tables: list[Any], costs: Mapping[str, Mapp
 
 
 def _environment() -> dict[str, str]:
-    """Of the commands: one thread each, and nothing that could reach for a network."""
+    """Of the commands: their threads, and nothing that could reach for a network."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MUARL_")}
-    return {"OMP_NUM_THREADS": THREADS, **own, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**own, **THREADS, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _megabytes(maxrss: int) -> float:

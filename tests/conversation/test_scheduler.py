@@ -103,7 +103,6 @@ async def test_the_first_exception_cancels_the_rest_and_is_raised() -> None:
         await asyncio.sleep(0)
         raise RuntimeError("a bug")
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(RuntimeError, match="a bug"):  # the cause itself, not a group of everything that fell with it
         await asyncio.wait_for(run_all([endless, endless, broken], 3), 20)
-    assert [str(e) for e in caught.value.exceptions] == ["a bug"]
     assert cancelled == [True, True]
