@@ -27,8 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-"""of PyTorch. Two threads train this model 1.4 times as fast as one; they must sleep while they wait for each other, since
-spinning makes them five times slower than one as soon as anything else runs"""
+"""of PyTorch. Two threads train this model 1.4 times as fast as one; they must sleep while they wait for each other,
+since spinning makes them five times slower than one as soon as anything else runs"""
 GREEDY = ("--temperature", "0", "--trials", "1", "--no-floors")
 DIFFERENCES = {
     "sft_minus_base": ("base", "sft"),
