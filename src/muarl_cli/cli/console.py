@@ -150,7 +150,7 @@ class Talk:
         if self.json:
             print(json.dumps(canonical(_plain(data)), ensure_ascii=True, allow_nan=False), file=self.out, flush=True)
             return
-        for line in _lines(_plain({name: value for name, value in data.items() if name != "full"})):
+        for line in _lines(_plain({name: value for name, value in data.items() if name not in ("full", "layers")})):
             print(line, file=self.out, flush=True)
 
     @contextmanager
