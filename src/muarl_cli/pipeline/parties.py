@@ -57,6 +57,13 @@ class Agents:
         if self.chat is not None:
             await self.chat.wire.close()
 
+    async def forget(self) -> None:
+        """Drop what an engine in this process has cached. A wave then depends on its own jobs and weights alone, to the
+        last bit: a resumed run that reads earlier waves from the log plays the next one as the straight run did."""
+        if self.in_process:
+            engine = getattr(self.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
+            await engine.sync(None, engine.weight_version)
+
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
         if self.fixed is not None:

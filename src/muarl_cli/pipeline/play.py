@@ -184,6 +184,7 @@ class Player:
             if all(j.key.episode_id in done for j in wave):
                 played = [self.log.read(j.key.episode_id, rows=True) for j in wave]
             else:
+                await self.agents.forget()
                 played = await run_all([self._starter(j) for j in wave], size)
                 self.log.append_many(played)
             for episode in played:
