@@ -1,4 +1,4 @@
-"""The measurements behind docs/evidence.yaml: `python docs/measure.py NAME` prints one JSON document on stdout.
+"""The measurements behind docs/evidence/: `python docs/measure.py NAME` prints one JSON document on stdout.
 
 Each is a function of this file that runs the real commands in a folder of its own (talk goes to stderr) and counts what
 they left. Invariant: a figure is read from artifacts or from a clock, never assumed; what could not be done is an
@@ -294,7 +294,7 @@ MEASUREMENTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Measure what a row of docs/evidence.yaml claims; prints JSON.")
+    parser = argparse.ArgumentParser(description="Measure what a row of docs/evidence/ claims; prints JSON.")
     parser.add_argument("name", choices=sorted(MEASUREMENTS), metavar="NAME", help=", ".join(MEASUREMENTS))
     print(json.dumps(MEASUREMENTS[parser.parse_args(arguments).name](), allow_nan=False))
     return 0

@@ -25,6 +25,14 @@ def _module() -> ModuleType:
 
 evidence = _module()
 
+OTHER = """# Another page.
+- id: elsewhere
+  claim: Stands on another page
+  command: |-
+    echo '{"n":1}'
+  figure: "{n}"
+"""
+
 TOY = """# A header that stays.
 
 - id: good
@@ -53,10 +61,12 @@ TOY = """# A header that stays.
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "docs" / "evidence.yaml"
-    path.parent.mkdir()
-    path.write_text(TOY, encoding="utf-8")
-    return path
+    """A folder of two pages; the first holds what the tests below look at."""
+    folder = tmp_path / "docs" / "evidence"
+    folder.mkdir(parents=True)
+    (folder / "1-toy.yaml").write_text(TOY, encoding="utf-8")
+    (folder / "2-other.yaml").write_text(OTHER, encoding="utf-8")
+    return folder
 
 
 def row(path: Path, name: str) -> Any:
@@ -69,9 +79,11 @@ def test_a_run_writes_figure_verdict_hardware_and_date(rows: Path, capsys: pytes
     assert (seen.seen, seen.holds) == ("+0.10 [+0.02, +0.20] in 12 s", True)
     assert "cores" in seen.hardware and len(seen.date) == 10
     assert json.loads(capsys.readouterr().out) == {"id": "good", "seen": seen.seen, "holds": True}
-    page = rows.with_suffix(".md").read_text(encoding="utf-8")
-    assert "Two \\| bars" in page and page.count("not seen yet") == 3
-    assert rows.read_text(encoding="utf-8").startswith("# A header that stays.\n")
+    text = rows.with_suffix(".md").read_text(encoding="utf-8")
+    assert "Two \\| bars" in text and text.count("not seen yet") == 4
+    assert "## A header that stays\n" in text and "## Another page\n" in text
+    assert (rows / "1-toy.yaml").read_text(encoding="utf-8").startswith("# A header that stays.\n")
+    assert (rows / "2-other.yaml").read_text(encoding="utf-8") == OTHER
 
 
 def test_a_missed_bound_is_written_down_and_fails(rows: Path) -> None:
@@ -82,13 +94,13 @@ def test_a_missed_bound_is_written_down_and_fails(rows: Path) -> None:
 
 def test_a_command_without_json_changes_nothing(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evidence.main(["silent", "--rows", str(rows)]) == 65
-    assert rows.read_text(encoding="utf-8") == TOY
+    assert (rows / "1-toy.yaml").read_text(encoding="utf-8") == TOY
     assert "exit code 3" in capsys.readouterr().err
 
 
 def test_all_runs_every_row_and_goes_on_past_a_broken_one(rows: Path) -> None:
     assert evidence.main(["--all", "--rows", str(rows)]) == 1
-    assert [r.seen != "" for r in evidence.load(rows)] == [True, True, False, True]
+    assert [r.seen != "" for r in evidence.load(rows)] == [True, True, False, True, True]
     assert (row(rows, "plain").holds, row(rows, "plain").hardware) == (None, "one toy GPU")
 
 
@@ -102,17 +114,20 @@ def test_a_failing_command_does_not_hold_even_with_a_good_figure(rows: Path) -> 
 
 def test_edits_made_during_a_run_stay(rows: Path) -> None:
     measured = evidence.measure(row(rows, "good"), rows.parent)
-    rows.write_text(rows.read_text(encoding="utf-8").replace("Only reported", "Edited meanwhile"), encoding="utf-8")
+    page = rows / "1-toy.yaml"
+    page.write_text(page.read_text(encoding="utf-8").replace("Only reported", "Edited meanwhile"), encoding="utf-8")
     evidence.record(rows, measured)
     assert row(rows, "plain").claim == "Edited meanwhile" and row(rows, "good").holds is True
 
 
 def test_saving_twice_changes_nothing(rows: Path) -> None:
     evidence.main(["good", "--rows", str(rows)])
-    once = rows.read_text(encoding="utf-8")
     evidence.main(["--render", "--rows", str(rows)])
-    assert rows.read_text(encoding="utf-8") == once
-    assert sorted(path.name for path in rows.parent.iterdir()) == ["evidence.md", "evidence.yaml"]
+    once = [path.read_text(encoding="utf-8") for path in evidence.pages(rows)]
+    evidence.main(["--render", "--rows", str(rows)])
+    assert [path.read_text(encoding="utf-8") for path in evidence.pages(rows)] == once
+    assert sorted(path.name for path in rows.parent.iterdir()) == ["evidence", "evidence.md"]
+    assert sorted(path.name for path in rows.iterdir()) == ["1-toy.yaml", "2-other.yaml"]
 
 
 @pytest.mark.parametrize("names", [["nosuch"], []])
@@ -120,7 +135,7 @@ def test_unknown_or_no_row_names_the_rows_there_are(
     rows: Path, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evidence.main([*names, "--rows", str(rows)]) == 64
-    assert "good, bad, silent, plain" in capsys.readouterr().err
+    assert "good, bad, silent, plain, elsewhere" in capsys.readouterr().err
 
 
 DOCUMENT = {"a": {"low": 0.5, "do-nothing": 1}, "n": [3, 1], "t": True, "text": "x"}
@@ -183,15 +198,19 @@ def test_the_last_document_on_stdout_counts(text: str, value: Any) -> None:
     ],
 )
 def test_rows_that_are_not_well_formed_are_refused(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "evidence.yaml"
-    path.write_text(text, encoding="utf-8")
+    (tmp_path / "page.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(MuarlError):
-        evidence.load(path)
+        evidence.load(tmp_path)
+
+
+def test_an_id_on_two_pages_is_refused(rows: Path) -> None:
+    (rows / "3-again.yaml").write_text(OTHER, encoding="utf-8")
+    with pytest.raises(MuarlError, match="two rows share an id"):
+        evidence.load(rows)
 
 
 def test_the_page_in_the_repository_is_the_rendering_of_its_rows() -> None:
-    rows = evidence.load(evidence.ROWS)
-    assert evidence.ROWS.with_suffix(".md").read_text(encoding="utf-8") == evidence.render(rows)
+    assert evidence.ROWS.with_suffix(".md").read_text(encoding="utf-8") == evidence.render(evidence.ROWS)
 
 
 def test_every_row_in_the_repository_has_readable_expressions() -> None:
