@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from muarl_cli.cli import app as program
-from muarl_cli.cli import config, evaluate, rl_train, rollout, sft, synth_coldstart
+from muarl_cli.cli import config, evaluate, launch, rl_train, rollout, sft, synth_coldstart
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.models import MODELS, Stage
 from muarl_cli.settings.pages import leaves
@@ -138,9 +138,9 @@ def test_flags_of_the_grammar_are_there(name: str, muarl: Any) -> None:
 def test_every_flag_of_a_subcommand_sets_a_setting_of_its_stage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = COMMANDS[name]
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(module, "launch", lambda stage, common, flags, overrides: seen.append(flags) or 0)
-    function = next(f for _, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__)
-    function()
+    monkeypatch.setattr(launch, "launch", lambda stage, common, flags, overrides: seen.append(flags) or 0)
+    function = getattr(module, module.__name__.rsplit(".", 1)[1])
+    function(**{name: each.default for name, each in inspect.signature(function).parameters.items()})
     assert set(seen[0]) <= set(leaves(MODELS[Stage(name.replace("-", "_"))]))
     own = set(inspect.signature(function).parameters)
     common = {"overrides", "profile", "config", "out", "dry_run", "json", "debug"}

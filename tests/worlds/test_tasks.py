@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.worlds.catalog import TaskRef, load_tasks, parse_ref, scenario_of
+from muarl_cli.worlds.catalog import load_tasks, scenario_of
 from muarl_cli.worlds.domain import builtin
 from muarl_cli.worlds.goals import goal_from, goals_of
 from muarl_cli.worlds.language import language_from, said, value_text
@@ -55,17 +55,6 @@ def test_the_order_of_gold_writes_does_not_matter_for_leaks(calls: list[GoldCall
 def test_no_gold_write_has_no_hash() -> None:
     assert replace(TASK, gold_writes=()).gold_write_hash == ""
     assert not replace(TASK, gold_writes=()).writes
-
-
-def test_a_reference_is_source_scenario_split_and_perhaps_a_task() -> None:
-    assert parse_ref("builtin:retail:test") == TaskRef("builtin", "retail", "test")
-    assert parse_ref("tau2:retail:test:a:b") == TaskRef("tau2", "retail", "test", "a:b")
-
-
-@pytest.mark.parametrize("text", ["", "retail", "builtin:retail", "builtin::test", ":retail:test", "::"])
-def test_any_other_form_is_an_error_that_shows_the_form(text: str) -> None:
-    with pytest.raises(MuarlError, match="source:scenario:split"):
-        parse_ref(text)
 
 
 @pytest.mark.parametrize(

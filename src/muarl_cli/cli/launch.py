@@ -6,12 +6,14 @@ settings, a folder and a `Talk`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.cli import options as o
 from muarl_cli.cli.console import Talk
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -34,6 +36,46 @@ class Common:
     out: Path | None = None
     dry_run: bool = False
     json: bool = False
+
+
+def stage_command(stage_name: str, *flags: o.Flag) -> Callable[..., int]:
+    """The function behind a stage's subcommand: `flags`, and the ones that every stage has.
+
+    Typer reads a command out of a function's signature, so the signature is made from the table.
+    """
+
+    def command(
+        overrides: list[str] | None,
+        profile: str,
+        config: Path | None,
+        out: Path | None,
+        dry_run: bool,
+        json: bool,
+        debug: bool,
+        **values: Any,
+    ) -> int:
+        settings = {flag.setting: flag.value(values[flag.name]) for flag in flags}
+        return launch(stage_name, Common(profile, config, out, dry_run, json), settings, overrides)
+
+    parameters = [
+        ("overrides", o.Overrides, None),
+        *((flag.name, flag.annotation, None) for flag in flags),
+        ("profile", o.Profile, ""),
+        ("config", o.Config, None),
+        ("out", o.Out, None),
+        ("dry_run", o.DryRun, False),
+        ("json", o.Json, False),
+        ("debug", o.Debug, False),
+    ]
+    signature = Signature(
+        [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for name, kind, default in parameters
+        ]
+    )
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: kind for name, kind, _ in parameters}
+    return command
 
 
 def launch(

@@ -1,9 +1,14 @@
-"""The flags that several subcommands share, each written once: one name, one meaning."""
+"""The flags that several subcommands share, each written once: one name, one meaning, one setting behind it.
+
+A stage's subcommand is a table of `Flag`s (`launch.stage_command` makes the command out of it); `muarl play`, which is
+no stage, takes the same annotations one by one.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -82,6 +87,44 @@ Temperature = Annotated[
 ]
 
 
-def joined(values: list[str] | None) -> list[str] | None:
-    """A repeatable flag whose values may hold commas, as one list; None where it was not given."""
-    return [part.strip() for value in values for part in value.split(",") if part.strip()] if values else None
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a stage's subcommand and the setting that it gives."""
+
+    name: str
+    """the parameter, and with dashes the flag: `user_model` is --user-model"""
+    setting: str
+    """the dotted key that it sets: `user.model`"""
+    annotation: Any
+    """its type with its `typer.Option`; the value is None where the flag was not given"""
+    commas: bool = False
+    """whether a repeatable flag's values are lists themselves, separated by commas"""
+
+    def value(self, given: Any) -> Any:
+        """What the setting gets; None where the flag was not given."""
+        if self.commas and given is not None:
+            given = [part.strip() for item in given for part in item.split(",") if part.strip()]
+        return None if given == [] else given
+
+
+def flag(name: str, kind: Any, help_text: str, setting: str = "", switch: str = "", commas: bool = False) -> Flag:
+    """A flag that only one subcommand has. `switch` is its spelling where that is not --name: --floors/--no-floors."""
+    option = typer.Option(switch or f"--{name.replace('_', '-')}", help=help_text)
+    return Flag(name, setting or name, Annotated[kind | None, option], commas)
+
+
+POLICY = (Flag("model", "model", Model), Flag("base_url", "base_url", BaseUrl), Flag("agent", "agent", Agent))
+TASKS = (Flag("tasks", "tasks", Tasks, commas=True), Flag("max_tasks", "max_tasks", MaxTasks))
+WORLD = (
+    Flag("temperature", "temperature", Temperature),
+    Flag("world_injectors", "world_injectors", WorldInjectors),
+    Flag("guard", "guard", Guard),
+)
+USER = (
+    Flag("user", "user.backend", User),
+    Flag("user_model", "user.model", UserModel),
+    Flag("user_base_url", "user.base_url", UserBaseUrl),
+)
+SEED = Flag("seed", "seed", Seed)
+TALKING = (SEED, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))
+"""what every stage that holds conversations is run with"""

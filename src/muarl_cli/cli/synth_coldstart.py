@@ -7,49 +7,16 @@ Examples:
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from muarl_cli.cli import options as o
-from muarl_cli.cli.launch import Common, launch
+from muarl_cli.cli.launch import stage_command
 
-
-def synth_coldstart(
-    overrides: o.Overrides = None,
-    scenarios: Annotated[
-        str | None, typer.Option("--scenarios", help="the first N of the printed order, or names separated by commas")
-    ] = None,
-    count: Annotated[int | None, typer.Option("--count", help="accepted trajectories wanted")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", help="scripted teachers, as careful=0.4,hasty=0.6")] = None,
-    teacher_model: Annotated[str | None, typer.Option("--teacher-model", help="a teacher model instead")] = None,
-    teacher_base_url: Annotated[
-        str | None, typer.Option("--teacher-base-url", help="address that serves the teacher")
-    ] = None,
-    user: o.User = None,
-    user_model: o.UserModel = None,
-    user_base_url: o.UserBaseUrl = None,
-    profile: o.Profile = "",
-    config: o.Config = None,
-    out: o.Out = None,
-    seed: o.Seed = None,
-    in_flight: o.InFlight = None,
-    max_usd: o.MaxUsd = None,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
-    debug: o.Debug = False,
-) -> int:
-    flags = {
-        "scenarios": scenarios,
-        "count": count,
-        "teacher.agent": agent,
-        "teacher.model": teacher_model,
-        "teacher.base_url": teacher_base_url,
-        "user.backend": user,
-        "user.model": user_model,
-        "user.base_url": user_base_url,
-        "seed": seed,
-        "in_flight": in_flight,
-        "max_usd": max_usd,
-    }
-    return launch("synth_coldstart", Common(profile, config, out, dry_run, json), flags, overrides)
+synth_coldstart = stage_command(
+    "synth_coldstart",
+    o.flag("scenarios", str, "the first N of the printed order, or names separated by commas"),
+    o.flag("count", int, "accepted trajectories wanted"),
+    o.flag("agent", str, "scripted teachers, as careful=0.4,hasty=0.6", setting="teacher.agent"),
+    o.flag("teacher_model", str, "a teacher model instead", setting="teacher.model"),
+    o.flag("teacher_base_url", str, "address that serves the teacher", setting="teacher.base_url"),
+    *o.USER,
+    *o.TALKING,
+)

@@ -6,36 +6,13 @@ Invariant: a source that is not installed is an error that says how to get it, n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
 SOURCES = ("builtin", "tau2")
 PLANNED = ("mcp", "tau1", "bfcl", "acebench")
-
-
-@dataclass(frozen=True)
-class TaskRef:
-    """A parsed task-set reference."""
-
-    source: str
-    scenario: str
-    split: str
-    task_id: str = ""
-
-
-def parse_ref(text: str) -> TaskRef:
-    """`source:scenario:split[:id]`; raises `MuarlError` for any other form."""
-    parts = text.split(":", 3)
-    if len(parts) < 3 or not all(parts[:3]):
-        raise MuarlError(
-            f"{text!r} is not a task set",
-            why="a task set is written source:scenario:split, one task source:scenario:split:id",
-            next_step="for example builtin:retail:test or tau2:retail:test",
-            code=ExitCode.USAGE,
-        )
-    return TaskRef(*parts)
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -58,11 +35,11 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
     """All tasks of the given sets, in the order given; a task that is named twice comes once."""
     found: dict[tuple[str, str, str], tuple[Scenario, Task]] = {}
     for text in refs:
-        ref = parse_ref(text)
+        ref = parse_task_ref(text)
         scenario = scenario_of(ref.source, ref.scenario)
-        tasks = [t for t in scenario.tasks(ref.split) if not ref.task_id or t.id == ref.task_id]
+        tasks = [t for t in scenario.tasks(ref.split) if not ref.id or t.id == ref.id]
         if not tasks:
-            raise MuarlError(f"no task {ref.task_id!r} in {ref.source}:{ref.scenario}:{ref.split}", code=ExitCode.USAGE)
+            raise MuarlError(f"no task {ref.id!r} in {ref.source}:{ref.scenario}:{ref.split}", code=ExitCode.USAGE)
         for task in tasks:
             found.setdefault((task.source, task.scenario, task.id), (scenario, task))
     return list(found.values())
