@@ -1,7 +1,7 @@
 """How many requests an address gets at once, and when: as many as it takes, and none before it asked for them.
 
-A window of requests in flight, shrunk by a fifth where the address says "too many" (429) and grown by half a request
-with each reply, so that it is found again within two round trips. A 429 cuts once a round trip: the requests that left
+A window of requests in flight, shrunk by a fifth where the address says "too many" (429) and grown by a part of a
+request with each reply, so that it is found again within a few round trips. A 429 cuts once a round trip: the requests that left
 before the cut tell nothing new. Troubles of the server (5xx) are not a question of how many, and leave the window as it
 is. Invariants: never more than the window is in flight; nothing leaves before the moment that a Retry-After named;
 requests start in the order they came.
@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-CUT, GROWTH = 0.8, 0.5
+CUT, GROWTH = 0.8, 0.4
 """a cut is undone by as many replies as a round trip of the smaller window brings, even where a third of them fail: an
 address that says 429 at random is not starved, one that is full is probed by a few requests too many"""
+SLACK = 2
+"""a window that is wider than this many times what is in flight is not what the address complains of"""
 SMOOTH = 0.1
 """weight of the newest reply in the mean round trip"""
 
@@ -54,14 +56,14 @@ class Limiter:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._not_before = self._cut_again = float("-inf")
         self._round_trip = 0.0
+        """mean seconds of a reply; 0.0 before the first one"""
+        self._timer: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Entered when a request may leave, left when its answer is there."""
         await self._acquire()
         try:
-            while (pause := self._not_before - self.clock.now()) > 0:
-                await self.clock.sleep(pause)
             yield
         finally:
             self.in_flight -= 1
@@ -69,7 +71,9 @@ class Limiter:
 
     def replied(self, seconds: float) -> None:
         """A request was answered after `seconds`."""
-        self._round_trip += (seconds - self._round_trip) * (SMOOTH if self._round_trip else 1.0)
+        if not self._round_trip:
+            self._round_trip, self._cut_again = seconds, self.clock.now()
+        self._round_trip += (seconds - self._round_trip) * SMOOTH
         self.window = min(float(self.most), self.window + GROWTH)
         self._wake()
 
@@ -77,20 +81,19 @@ class Limiter:
         """The address said 429."""
         now = self.clock.now()
         if now >= self._cut_again:
-            self.window = max(1.0, min(self.window, self.in_flight) * CUT)
+            self.window = max(1.0, min(self.window, SLACK * self.in_flight) * CUT)
             self.cuts += 1
-            self._cut_again = now + self._round_trip
+            # before the first reply nobody knows how long a round trip is
+            self._cut_again = now + (self._round_trip or float("inf"))
 
     def wait(self, seconds: float) -> None:
         """The address asked for nothing more in the next `seconds`."""
         self._not_before = max(self._not_before, self.clock.now() + seconds)
 
     async def _acquire(self) -> None:
-        if not self._waiting and self.in_flight < int(self.window):
-            self.in_flight += 1
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
+        self._wake()
         try:
             await turn
         except asyncio.CancelledError:
@@ -100,11 +103,23 @@ class Limiter:
             raise
 
     def _wake(self) -> None:
+        """Let those go whose turn it is, now or when the address lets us."""
+        pause = self._not_before - self.clock.now()
+        if pause > 0:
+            if self._waiting and (self._timer is None or self._timer.done()):
+                self._timer = asyncio.get_running_loop().create_task(self._wake_after(pause))
+            return
         while self._waiting and self.in_flight < int(self.window):
             turn = self._waiting.popleft()
             if not turn.done():
                 self.in_flight += 1
                 turn.set_result(None)
+
+    async def _wake_after(self, pause: float) -> None:
+        while pause > 0:  # it may have been prolonged meanwhile
+            await self.clock.sleep(pause)
+            pause = self._not_before - self.clock.now()
+        self._wake()
 
 
 _OF_ADDRESS: dict[str, Limiter] = {}

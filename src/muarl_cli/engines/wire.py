@@ -54,7 +54,7 @@ class RetryPolicy:
     """answers that are troubles of the server; a 429 is none"""
     total_seconds: float = 300.0
     request_seconds: float = 180.0
-    base_seconds: float = 0.5
+    base_seconds: float = 0.25
     cap_seconds: float = 30.0
 
     def pause(self, attempt: int, draw: float) -> float:
@@ -193,7 +193,8 @@ class Wire:
                 outcome = await self._tried(path, body, payload)
             if not isinstance(outcome, Passing):
                 return outcome
-            pause = self.retry.pause(tries, random.random()) if outcome.after is None else outcome.after
+            failed = tries if outcome.too_many else attempts
+            pause = self.retry.pause(failed, random.random()) if outcome.after is None else outcome.after
             why, tries, attempts = str(outcome), tries + 1, attempts + (not outcome.too_many)
             self.retries[why] = self.retries.get(why, 0) + 1
             spent += clock.now() - started + pause

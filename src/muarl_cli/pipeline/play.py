@@ -148,6 +148,7 @@ class Player:
     ) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around = around
+        self._probed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,14 +159,24 @@ class Player:
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
+        done = self._done()
+        owed = [j for j in jobs if j.key.episode_id not in done]
+        if owed:
+            await self._probe()
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
-        owed = [j for j in jobs if j.key.episode_id not in self._done()]
         if self._immediate():
             await self._in_waves(owed, FLUSH, on_done)
         else:
             await self._as_they_finish(owed, on_done)
         return [self.log.read(j.key.episode_id, rows=True) for j in jobs]
+
+    async def _probe(self) -> None:
+        """Once, before the first episode: whoever is served answers. A dead address would look like many faults."""
+        if not self._probed:
+            await self.agents.probe()
+            await self.users.probe()
+            self._probed = True
 
     def _done(self) -> set[str]:
         return self.log.done_ids()
