@@ -29,8 +29,6 @@ from muarl_cli.users.minimal import NO_REASON, opening, reply
 
 Body = Mapping[str, Any]
 ERROR_KINDS = ("429", "500", "503", "malformed", "empty", "reset")
-HANG = 30.0
-"""seconds; clients give up long before"""
 _TOKEN_OF = {end: token for token, end in END_TOKENS.items()}
 
 
@@ -160,8 +158,7 @@ class FakeOpenAI:
                 self.requests.append({"headers": dict(request.headers), "body": body})
             trouble = self.script.pop(0) if self.script else self.troubles.draw(number)
             if trouble == "hang":
-                await asyncio.sleep(HANG)
-                return web.Response()
+                return await _hung(request)
             if self.latency and not trouble[:3].isdigit():
                 await asyncio.sleep(self.latency)
             return self._troubled(request, trouble) if trouble else self._answer(body)
@@ -192,6 +189,13 @@ class FakeOpenAI:
         headers = {"Retry-After": self.troubles.retry_after} if status == "429" else {}
         error = {"message": f"injected {trouble}", "code": code or None}
         return web.json_response({"error": error}, status=int(status), headers=headers)
+
+
+async def _hung(request: web.Request) -> web.Response:
+    """No answer, until the client has gone."""
+    while request.transport is not None and not request.transport.is_closing():
+        await asyncio.sleep(0.02)
+    return web.Response()
 
 
 def _completion(body: Body, message: dict[str, Any], finish: str = "") -> web.Response:

@@ -64,10 +64,16 @@ class Limiter:
         """Entered when a request may leave, left when its answer is there."""
         await self._acquire()
         try:
+            await self.quiet()  # another request may have heard so since this one's turn came
             yield
         finally:
             self.in_flight -= 1
             self._wake()
+
+    async def quiet(self) -> None:
+        """Wait for the moment that the address named, if it named one."""
+        while (pause := self._not_before - self.clock.now()) > 0:
+            await self.clock.sleep(pause)
 
     def replied(self, seconds: float) -> None:
         """A request was answered after `seconds`."""
@@ -104,10 +110,9 @@ class Limiter:
 
     def _wake(self) -> None:
         """Let those go whose turn it is, now or when the address lets us."""
-        pause = self._not_before - self.clock.now()
-        if pause > 0:
+        if self.clock.now() < self._not_before:
             if self._waiting and (self._timer is None or self._timer.done()):
-                self._timer = asyncio.get_running_loop().create_task(self._wake_after(pause))
+                self._timer = asyncio.get_running_loop().create_task(self._wake_later())
             return
         while self._waiting and self.in_flight < int(self.window):
             turn = self._waiting.popleft()
@@ -115,10 +120,8 @@ class Limiter:
                 self.in_flight += 1
                 turn.set_result(None)
 
-    async def _wake_after(self, pause: float) -> None:
-        while pause > 0:  # it may have been prolonged meanwhile
-            await self.clock.sleep(pause)
-            pause = self._not_before - self.clock.now()
+    async def _wake_later(self) -> None:
+        await self.quiet()
         self._wake()
 
 

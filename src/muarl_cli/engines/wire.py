@@ -234,6 +234,7 @@ class Wire:
         # every token is at least one byte, so the payload's length bounds the prompt from above
         worst = price.cost(len(payload), _output_bound(body))
         ticket = await asyncio.to_thread(self._ledger.reserve, worst, f"{body.get('model')} {path}")
+        await self.limiter.quiet()  # the ledger took its time
         try:
             reply = await self._once("POST", path, payload)
         except Passing as trouble:
