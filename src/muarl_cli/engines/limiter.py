@@ -1,10 +1,10 @@
 """How many requests an address gets at once, and when: as many as it takes, and none before it asked for them.
 
 A window of requests in flight, shrunk by a fifth where the address says "too many" (429) and grown by a part of a
-request with each reply, so that it is found again within a few round trips. A 429 cuts once a round trip: the requests that left
-before the cut tell nothing new. Troubles of the server (5xx) are not a question of how many, and leave the window as it
-is. Invariants: never more than the window is in flight; nothing leaves before the moment that a Retry-After named;
-requests start in the order they came.
+request with each reply, so that it is found again within a few round trips. A 429 cuts once a round trip: the requests
+that left before the cut tell nothing new. Troubles of the server (5xx) are not a question of how many, and leave the
+window as it is. Invariants: never more than the window is in flight; nothing leaves before the moment that a
+Retry-After named; requests start in the order they came.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 CUT, GROWTH = 0.8, 0.4
-"""a cut is undone by as many replies as a round trip of the smaller window brings, even where a third of them fail: an
-address that says 429 at random is not starved, one that is full is probed by a few requests too many"""
+"""a round trip undoes a cut even where a third of its requests fail: an address that says 429 at random is not starved,
+and one that is full is asked for a few too many"""
 SLACK = 2
 """a window that is wider than this many times what is in flight is not what the address complains of"""
 SMOOTH = 0.1

@@ -21,9 +21,11 @@ from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
+from muarl_cli.errors import ExitCode
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline.parties import Agents, Users, stage_of
 from muarl_cli.records.log import EpisodeLog
+from muarl_cli.scoring.summary import MAX_FAULT_SHARE
 from muarl_cli.worlds.scenario import Scenario, Task
 
 FLUSH = 64
@@ -132,6 +134,11 @@ def _grade(
         transcript.end = type(transcript.end)(EndReason.TOOL_FAULT, str(fault)[:500])
         return None, StateHashes(), {}
     return (outcome.reward if reason.graded else 0.0), outcome.state, dict(outcome.detail)
+
+
+def replaced_code(faults: int, episodes: int) -> ExitCode:
+    """The exit code of a stage that replaces invalid episodes by others: a few are its daily work, many are not."""
+    return ExitCode.PARTIAL if faults > MAX_FAULT_SHARE * episodes else ExitCode.OK
 
 
 class Player:
