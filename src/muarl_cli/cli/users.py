@@ -2,6 +2,7 @@
 
 Examples:
   muarl users audit runs/demo/rollout --gate
+  muarl users audit runs/like --against runs/people
   muarl users compare runs/eval-scripted runs/eval-llm
 """
 
@@ -21,6 +22,9 @@ app = typer.Typer(name="users", help="Audit simulated users, and compare scores 
 def audit(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="run folder, episode log, or - for standard input")],
     gate: Annotated[bool, typer.Option("--gate", help="exit 1 where a gate fails")] = False,
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="IMPORTED", help="folder of imported chats to compare with")
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write the audit as a page")] = None,
     json: o.Json = False,
     debug: o.Debug = False,
@@ -35,20 +39,24 @@ def audit(
     from muarl_cli.records.log import iter_episodes
     from muarl_cli.users import audit_report
     from muarl_cli.users.audit import audit as measure
+    from muarl_cli.users.likeness import against as compare_with
 
     talk = Talk(json=json)
     with talk.data_only():
         found = measure(iter_episodes(log))
+        beside = compare_with(found, measure(iter_episodes(against)), str(against)) if against else ()
         if not found.groups:
             raise MuarlError("the log holds no episode", where=str(log), code=ExitCode.MISSING_INPUT)
         if html is not None:
-            replace_file(html, audit_report.html(found, str(log)).encode())
+            replace_file(html, audit_report.html(found, str(log), beside).encode())
         for table in audit_report.tables(found):
+            talk.show(table.rich())
+        for table in audit_report.likeness_tables(beside):
             talk.show(table.rich())
         if found.failed:
             talk.warn(f"{len(found.failed)} gates fail: {', '.join(found.failed)}")
     if json:
-        talk.result(found.to_json())
+        talk.result(found.to_json() | ({"against": [one.to_json() for one in beside]} if against else {}))
     return int(ExitCode.GATE_FAILED if gate and found.failed else ExitCode.OK)
 
 
