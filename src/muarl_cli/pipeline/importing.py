@@ -54,7 +54,7 @@ def run(files: Sequence[Path], scenario: str, out: Path, allow_unredacted: bool,
         )
     settings = {"scenario": domain.name, "chats": digest([[m.actor.value, m.text] for c in chats for m in c.messages])}
     with RunFolder.open(out, STAGE, settings, free=frozenset()) as folder:
-        episodes = [_episode(domain, chat, requests[chat.id], folder.run_id) for chat in read]
+        episodes = [episode_of(domain, chat, requests[chat.id], folder.run_id) for chat in read]
         with EpisodeLog.open(out) as log:
             log.append_many([e for e in episodes if e.episode_id not in log.done_ids()])
         replace_file(out / SHAPES, shapes_text(domain.name, shapes_of(requests)))
@@ -96,7 +96,7 @@ def _refuse_unredacted(chats: Sequence[Chat], allowed: bool, talk: Talker) -> No
         )
 
 
-def _episode(domain: Domain, chat: Chat, requests: Sequence[Request], run_id: str) -> Episode:
+def episode_of(domain: Domain, chat: Chat, requests: Sequence[Request], run_id: str) -> Episode:
     """The chat as an episode; openings of the same requests are told apart by the seed, as rollouts of a task are."""
     wanted = [request.intent.name for request in requests]
     key = Key(

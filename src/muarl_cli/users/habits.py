@@ -37,9 +37,10 @@ _IMPATIENT = re.compile(
     re.I,
 )
 _ADVERSARIAL = re.compile(
-    r"ignore (your|the|all)|i work (here|there|for you)|i(?:'m| am) (the|a|your) (manager|staff|employee|supervisor)"
-    r"|skip the (check|verification|confirmation)|(neighbou?r|ex|boss|wife|husband|friend)'?s (order|account|file)"
-    r"|without asking",
+    r"(ignore|forget) (your|the|all)\b.*\b(rules?|policy|instructions?)|new instruction|rules are not for"
+    r"|i work (here|there|for you)|i(?:'m| am) (the|a|your) (manager|staff|employee|supervisor)"
+    r"|skip the (check|verification|confirmation)|(another|other) (customer|member|person)"
+    r"|my (neighbou?r|ex|boss|wife|husband|friend)('s| has)|without asking|spare me the question",
     re.I,
 )
 _PLEASE = re.compile(r"\b(please|thank|thanks|thx)\b", re.I)
