@@ -2,6 +2,7 @@
 
 Examples:
   muarl users audit runs/demo/rollout --gate
+  muarl users audit runs/eval --judge-model qwen --judge-base-url http://127.0.0.1:8000/v1
   muarl users audit runs/like --against runs/people
   muarl users compare runs/eval-scripted runs/eval-llm
 """
@@ -9,11 +10,16 @@ Examples:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from muarl_cli.cli import options as o
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from muarl_cli.conversation.episode import Episode
 
 app = typer.Typer(name="users", help="Audit simulated users, and compare scores between them.", no_args_is_help=True)
 
@@ -25,6 +31,11 @@ def audit(
     against: Annotated[
         Path | None, typer.Option("--against", metavar="IMPORTED", help="folder of imported chats to compare with")
     ] = None,
+    judge_model: Annotated[
+        str, typer.Option("--judge-model", help="model that finds whose error decided a failure (S17)")
+    ] = "",
+    judge_base_url: Annotated[str, typer.Option("--judge-base-url", help="address that serves the judge")] = "",
+    max_usd: o.MaxUsd = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write the audit as a page")] = None,
     json: o.Json = False,
     debug: o.Debug = False,
@@ -35,6 +46,7 @@ def audit(
     """
     from muarl_cli.cli.console import Talk
     from muarl_cli.errors import ExitCode, MuarlError
+    from muarl_cli.pipeline.judging import ask_judge
     from muarl_cli.records.files import replace_file
     from muarl_cli.records.log import iter_episodes
     from muarl_cli.users import audit_report
@@ -43,7 +55,13 @@ def audit(
 
     talk = Talk(json=json)
     with talk.data_only():
-        found = measure(iter_episodes(log))
+        episodes: Iterable[Episode] = iter_episodes(log)
+        judged = None
+        if judge_model:
+            episodes = list(episodes)
+            place = log if log.is_dir() else Path()
+            judged = ask_judge(episodes, judge_model, judge_base_url, max_usd or 0.0, place)
+        found = measure(episodes, judged)
         beside = compare_with(found, measure(iter_episodes(against)), str(against)) if against else ()
         if not found.groups:
             raise MuarlError("the log holds no episode", where=str(log), code=ExitCode.MISSING_INPUT)
