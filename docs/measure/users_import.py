@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
@@ -30,10 +31,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chats", type=int, default=240)
     count = parser.parse_args().chats
-    print(json.dumps({name: measure(builtin(name), count) for name in BUILTIN}))
+    found = {name: measure(builtin(name), count) for name in BUILTIN}
+    totals = Counter[str]()
+    on, off = [], []
+    for row in found.values():
+        totals.update({key: value for key, value in row.items() if isinstance(value, int)})
+        for shares in row["rates"].values():
+            # of the chats that gave the opportunity, so it may be more than the share of all in which it fired
+            on.append(shares["on"]["estimated"] / shares["on"]["fired"])
+            off.append(shares["off"]["estimated"])
+    print(
+        json.dumps(
+            {**totals, "least_estimated_of_fired": min(on), "most_estimated_of_none": max(off), "scenarios": found}
+        )
+    )
 
 
-def measure(domain: Domain, count: int) -> dict[str, object]:
+def measure(domain: Domain, count: int) -> dict[str, Any]:
     reader = Reader(domain.language, domain, "train")
     plain = known_chats(domain, count, {})
     seen = [(known, reader.requests(known.chat)) for known in plain]
@@ -45,7 +59,7 @@ def measure(domain: Domain, count: int) -> dict[str, object]:
             rows["told"] += set(request.told) == {slot for slot in goal.tell_first if not _known(slot, goal, known)}
             rows["changes"] += goal.change is not None
             rows["changes_found"] += goal.change is not None and request.change == goal.change.slot
-    result: dict[str, object] = {k: rows[k] for k in ("intents", "goals", "told", "changes", "changes_found")}
+    result = {k: rows[k] for k in ("intents", "goals", "told", "changes", "changes_found")}
     return {"chats": count, **result, "rates": rates(domain, reader, count)}
 
 
@@ -55,8 +69,8 @@ def _known(slot: str, goal: Goal, known: Known) -> bool:
     return any(other.slots.get(slot) == goal.slots[slot] for other in earlier)
 
 
-def rates(domain: Domain, reader: Reader, count: int) -> dict[str, object]:
-    found: dict[str, object] = {}
+def rates(domain: Domain, reader: Reader, count: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for injector in Injector:
         if injector in (*NOT_ESTIMATED, Injector.FRAGMENTS):  # here the agent answers every part of an opening
             continue

@@ -46,7 +46,6 @@ def audit(
     """
     from muarl_cli.cli.console import Talk
     from muarl_cli.errors import ExitCode, MuarlError
-    from muarl_cli.pipeline.judging import ask_judge
     from muarl_cli.records.files import replace_file
     from muarl_cli.records.log import iter_episodes
     from muarl_cli.users import audit_report
@@ -58,6 +57,8 @@ def audit(
         episodes: Iterable[Episode] = iter_episodes(log)
         judged = None
         if judge_model:
+            from muarl_cli.pipeline.judging import ask_judge
+
             episodes = list(episodes)
             place = log if log.is_dir() else Path()
             judged = ask_judge(episodes, judge_model, judge_base_url, max_usd or 0.0, place)
