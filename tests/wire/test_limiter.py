@@ -168,12 +168,13 @@ class Watched(Wire):
 
 
 async def test_in_a_storm_of_troubles_every_call_is_answered_and_none_leaves_before_retry_after() -> None:
-    shares = {"429": 0.20, "500": 0.10, "hang": 0.05, "malformed": 0.01}
-    fake = FakeOpenAI(Says("fine"), 0.01, Troubles(shares=shares, seed=3, retry_after="0.05"), keep_requests=False)
+    fates = ["429", "", "500", "", "429", "malformed", "", "429", "", "500"] * 6 + ["hang"]
+    fake = FakeOpenAI(Says("fine"), 0.01, Troubles(retry_after="0.05"), script=fates)
+    patient = RetryPolicy(attempts=40, request_seconds=3.0, base_seconds=0.01)  # a busy machine is no trouble
     with Running(fake) as url:
-        async with Watched(url, RetryPolicy(request_seconds=0.3, base_seconds=0.01)) as wire:
+        async with Watched(url, patient, most=16) as wire:
             chat = ChatModel(wire, "m")
-            replies = await asyncio.gather(*(chat.reply(HELLO, SAMPLING) for _ in range(300)))
+            replies = await asyncio.gather(*(chat.reply(HELLO, SAMPLING) for _ in range(80)))
     assert {reply.text for reply in replies} == {"fine"}
     assert wire.early == 0
     assert {"429 too many requests", "status 500", "time-out", "reply is not JSON"} <= set(wire.retries)
