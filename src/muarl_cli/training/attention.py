@@ -79,8 +79,12 @@ def _mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def packed_attention(decoder: Any) -> Iterator[None]:
-    """The decoder attends by spans inside: call it with `spans=`. Raises `MuarlError` for a model that cannot."""
+def packed_attention(model: Any) -> Iterator[None]:
+    """The model's decoder attends by spans inside: call it with `spans=`. Raises `MuarlError` for one that cannot.
+
+    With gradient checkpointing the backward pass computes layers again, so it must lie inside too. May be nested.
+    """
+    decoder = plain_model(model).get_decoder()
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -100,6 +104,11 @@ def packed_attention(decoder: Any) -> Iterator[None]:
         yield
     finally:
         decoder.config._attn_implementation = before
+
+
+def plain_model(model: Any) -> Any:
+    """The model itself: adapters sit inside its layers."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _no_mask(*arguments: Any, **named: Any) -> None:

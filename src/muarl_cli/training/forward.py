@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from muarl_cli.training.attention import packed_attention
+from muarl_cli.training.attention import packed_attention, plain_model
 from muarl_cli.training.packing import Packed
 
 CHUNK_LOGITS = 2**25
@@ -35,9 +35,8 @@ class TokenValues:
 
 def hidden_states(model: Any, batch: Packed) -> Tensor:
     """The decoder's last hidden states (T, D) on a packed line."""
-    decoder = _plain(model).get_decoder()
-    with packed_attention(decoder):
-        found = decoder(
+    with packed_attention(model):
+        found = plain_model(model).get_decoder()(
             input_ids=batch.ids[None], position_ids=batch.positions[None], use_cache=False, spans=batch.spans
         )
     hidden: Tensor = found.last_hidden_state[0]
@@ -45,8 +44,11 @@ def hidden_states(model: Any, batch: Packed) -> Tensor:
 
 
 def token_values(model: Any, batch: Packed, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> TokenValues:
-    """Log-probability, entropy and rank of each agent token of `batch` under softmax(logits / temperature)."""
-    head = _plain(model).get_output_embeddings()
+    """Log-probability, entropy and rank of each agent token of `batch` under softmax(logits / temperature).
+
+    Take the backward pass inside `packed_attention(model)`, which gradient checkpointing needs.
+    """
+    head = plain_model(model).get_output_embeddings()
     hidden = hidden_states(model, batch)[batch.places]
     size = max(1, chunk_logits // head.weight.shape[0]) if head.weight.dim() > 1 else len(hidden)
     parts = []
@@ -69,8 +71,3 @@ def _values(head: Any, hidden: Tensor, targets: Tensor, temperature: float) -> t
         entropy = -(everything.exp() * everything).sum(-1)
         likeliest = (everything.argmax(-1) == targets).float()
     return chosen, entropy, likeliest
-
-
-def _plain(model: Any) -> Any:
-    """The model itself: adapters sit inside its layers."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

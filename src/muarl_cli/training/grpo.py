@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from muarl_cli.conversation.protocols import TokenRow
+from muarl_cli.training.attention import packed_attention
 from muarl_cli.training.forward import token_values
 from muarl_cli.training.losses import (
     Loss,
@@ -157,7 +158,7 @@ class GrpoTrainer:
         # Evaluation mode: the probabilities must be those that were sampled from. Only gradient checkpointing, which
         # transformers ties to training mode, asks for the other one.
         checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in self._model.modules())
-        with model_mode(self._model, training=checkpointing):
+        with model_mode(self._model, training=checkpointing), packed_attention(self._model):
             rows = [sample.row for sample in samples]
             units = step.episodes if self._whole_episodes else None
             budget = self._settings.micro_batch_tokens

@@ -100,7 +100,7 @@ def cispo_policy_loss(
     the ratio at an absolute `epsilon_high` E and has no lower bound, which is clip_low=1, clip_high=E - 1 here.
     """
     ratio = _log_ratio(logprobs, old_logprobs).exp().detach()
-    weight = torch.minimum(ratio.clamp(min=1.0 - clip_low), 1.0 + torch.as_tensor(clip_high).to(ratio))
+    weight = _bounded(ratio, clip_low, clip_high)
     low = (ratio < 1.0 - clip_low) & (advantages < 0)
     high = (ratio > 1.0 + clip_high) & (advantages > 0)
     return PolicyTerms(-weight * advantages * logprobs, low, high)
@@ -161,13 +161,20 @@ def _clipped(
     log_ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float | Tensor, dual_clip: float
 ) -> PolicyTerms:
     ratio = log_ratio.exp()
-    bounded = torch.minimum(ratio.clamp(min=1.0 - clip_low), 1.0 + torch.as_tensor(clip_high).to(ratio))
+    bounded = _bounded(ratio, clip_low, clip_high)
     loss = -torch.minimum(ratio * advantages, bounded * advantages)
     if dual_clip > 0:
         loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
     low = (ratio < 1.0 - clip_low) & (advantages < 0)
     high = (ratio > 1.0 + clip_high) & (advantages > 0)
     return PolicyTerms(loss, low, high)
+
+
+def _bounded(ratio: Tensor, clip_low: float, clip_high: float | Tensor) -> Tensor:
+    floored = ratio.clamp(min=1.0 - clip_low)
+    if isinstance(clip_high, Tensor):
+        return torch.minimum(floored, 1.0 + clip_high)
+    return floored.clamp(max=1.0 + clip_high)
 
 
 def _log_ratio(upper: Tensor, lower: Tensor) -> Tensor:

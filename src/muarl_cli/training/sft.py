@@ -18,6 +18,7 @@ from torch import Tensor
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
+from muarl_cli.training.attention import packed_attention
 from muarl_cli.training.forward import token_values
 from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
 from muarl_cli.training.order import epoch_order, rows_digest
@@ -164,11 +165,12 @@ class SftTrainer:
         loss = torch.zeros((), dtype=torch.float64)
         hits = 0
         for batch in micro_batches(rows, self._settings.micro_batch_tokens, self._device):
-            values = token_values(self._model, batch)
-            nll = -values.logprobs.sum() / count
-            if torch.is_grad_enabled():
-                nll.backward()
-                self._optimiser.collect()
+            with packed_attention(self._model):
+                values = token_values(self._model, batch)
+                nll = -values.logprobs.sum() / count
+                if torch.is_grad_enabled():
+                    nll.backward()
+            self._optimiser.collect()
             loss += nll.detach().double().cpu()
             hits += int(values.likeliest.sum())
         return float(loss), hits / count
