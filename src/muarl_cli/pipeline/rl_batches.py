@@ -139,14 +139,14 @@ def _compare(batch: Batch, settings: RlTrain) -> None:
 
 
 def samples_of(batch: Batch) -> list[Any]:
-    """One sample a token row of every valid episode of the kept groups."""
+    """One sample a token row of every filled slot of the kept groups."""
     from muarl_cli.training.grpo import Sample
 
     samples = []
     number = 0
     for group in batch.kept:
-        for episode, advantage in zip(group.episodes, group.advantages, strict=True):
-            if not episode.valid:
+        for episode, reward, advantage in zip(group.episodes, group.rewards, group.advantages, strict=True):
+            if reward is None:
                 continue
             number += 1
             each = _by_token(episode.rows, advantage) if isinstance(advantage, tuple) else None
