@@ -48,7 +48,7 @@ def make_model(seed: int = 0, tied: bool = True) -> Any:
 
 async def connect(*servers: VllmLikeServer) -> VllmServer:
     wires = [Wire(resolve_address(server.url), retry=ONCE) for server in servers]
-    return await open_servers(wires, "policy", "0")
+    return await open_servers(wires, "0")
 
 
 def test_the_in_process_engine_keeps_the_contract() -> None:

@@ -139,6 +139,8 @@ class VllmLikeServer:
         tensors: dict[str, Any] = {}
         for file in sorted(Path(body["kwargs"]["folder"]).glob("*.safetensors")):
             tensors |= load_file(file)
+        if not tensors:
+            return web.json_response({"error": "no weights there"}, status=500)
         self.model.load_state_dict(tensors, strict=False)
         self.model.tie_weights()
         if self.stale_head:

@@ -19,7 +19,7 @@ from typing import Any
 from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.engines.canary import Canary
 from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
-from muarl_cli.engines.vllm_admin import Features, VllmAdmin
+from muarl_cli.engines.vllm_admin import ADAPTER, Features, VllmAdmin
 from muarl_cli.engines.wire import Wire
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -53,7 +53,8 @@ class VllmServer:
         self._version = version
         self._home: dict[str, Server] = {}
         self._own = exchange is None
-        self._exchange = Path(tempfile.mkdtemp(prefix="muarl-weights-")) if exchange is None else exchange
+        # absolute: a server has a working directory of its own
+        self._exchange = Path(tempfile.mkdtemp(prefix="muarl-weights-")) if exchange is None else exchange.resolve()
         self.moved = 0
         """conversations that went on elsewhere, because their server died"""
 
@@ -152,13 +153,21 @@ class VllmServer:
         return server
 
 
-async def open_servers(wires: Sequence[Wire], model: str, version: str, exchange: Path | None = None) -> VllmServer:
-    """An engine over the servers behind `wires`; each must answer and serve `model`."""
+async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | None = None) -> VllmServer:
+    """An engine over the servers behind `wires`, each of which must answer and serve a model. Connections are not kept:
+    they belong to the event loop that opened them, and the engine may be used from another."""
     servers = []
     for wire in wires:
-        await wire.check(model)
+        names = [name for name in await wire.models() if name != ADAPTER]
+        if not names:
+            raise MuarlError(
+                f"{wire.address.url} serves no model",
+                next_step="start a server with: muarl serve MODEL",
+                code=ExitCode.UNAVAILABLE,
+            )
         admin = VllmAdmin(wire.address.url, wire.address.key)
-        servers.append(Server(wire, admin, await admin.features(), model))
+        servers.append(Server(wire, admin, await admin.features(), names[0]))
+        await wire.close()
     return VllmServer(servers, version, exchange)
 
 
