@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, load_policy
+from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, deliver, load_policy, open_policy
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rollout import free_keys, take
@@ -51,7 +51,7 @@ def total_steps(settings: RlTrain, tasks: int) -> int:
 
 
 def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
-    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(True)) as folder:
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(not settings.engines)) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
             return folder.summary
@@ -66,7 +66,8 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         with EpisodeLog.open(out) as log:
             for line in log.report.lines():
                 talk.warn(line)
-            own = _Run(settings, out, folder, policy, lineage, log, tasks, started)
+            agents = open_policy(policy, settings, str(started.step if started else 0), out)
+            own = _Run(settings, out, folder, policy, agents, lineage, log, tasks, started)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)
         summary["artifact"] = artifact_hash(out)
@@ -94,6 +95,7 @@ class _Run:
     out: Path
     folder: RunFolder
     policy: Policy
+    agents: Agents
     lineage: Lineage
     log: EpisodeLog
     tasks: list[tuple[Scenario, Task]]
@@ -131,21 +133,21 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     reference = None
     if settings.kl_coef > 0:
         reference = load_model(checkpoint.resolve_model_path(Path(settings.model), talk.warn), own.policy.dtype)
-    trainer = GrpoTrainer(own.policy.model, spec, reference)
+    trainer = GrpoTrainer(own.policy.model, spec, reference, sampled_is_old=own.agents.in_process)
     stream, seconds = TaskStream(own.tasks, settings.seed), 0.0
     if own.started is not None:
         state = own.started.state
         trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
         stream.at, seconds = state["at"], state["seconds"]
     own.folder.keep_metrics_until(trainer.step)
-    agent = own.policy.agent(settings, str(trainer.step))
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
-    agents = Agents("policy", fixed=agent, in_process=True)
-    player = Player(agents, users, limits_of(settings), settings.in_flight, own.log)
+    player = Player(own.agents, users, limits_of(settings), settings.in_flight, own.log)
     begun = time.monotonic() - seconds
     box = settings.stop_after_seconds
     row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
     async with player:
+        if not own.agents.in_process:  # whatever the servers were started with
+            await deliver(own.agents, own.policy, str(trainer.step))
         with talk.progress(steps, "steps") as bar:
             bar.advance(trainer.step)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - begun >= box):
@@ -154,7 +156,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
                 row = step_metrics(batch) | dict(trainer.update(samples_of(batch)))
-                await agent.engine.sync(None, str(step))
+                await deliver(own.agents, own.policy, str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 bar.advance(reward=round(row["reward"], 3), entropy=round(row.get("entropy", 0.0), 3))

@@ -7,6 +7,7 @@ test compares the two. The docstring under a field is its help text and its desc
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -170,6 +171,8 @@ class Played(Conversations):
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    engines: Names
+    """addresses of vLLM servers that draw the policy's turns, token by token; empty = this process does"""
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -201,6 +204,16 @@ class Served(Played):
         if value not in (POLICY, HUMAN):
             parse_mixture(value, (POLICY, HUMAN, *SCRIPTED_AGENTS), "agent")
         return value
+
+    @property
+    def from_folder(self) -> bool:
+        """Whether the agent is a model whose folder is here, wherever its turns are drawn."""
+        return self.agent == POLICY and Path(self.model).is_dir()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a model in this process draws the agent's turns."""
+        return self.from_folder and not self.engines
 
 
 class Rollout(Served):
@@ -332,6 +345,7 @@ FREE_KEYS = frozenset(
         "user.cassette",
         "teacher.base_url",
         "base_url",
+        "engines",
         "stop_after_seconds",
         "keep",
         "save_every",
