@@ -12,7 +12,20 @@ from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
 from muarl_cli.worlds.store import Record
-from muarl_cli.worlds.toolkit import Desk, Refusal, choice, integer, nested, text, tool, toolset
+from muarl_cli.worlds.toolkit import (
+    EMAIL,
+    PHONE,
+    Desk,
+    Refusal,
+    change_once,
+    choice,
+    integer,
+    nested,
+    some_of,
+    text,
+    tool,
+    toolset,
+)
 
 OWNER = "customer_id"
 NAMES = (
@@ -73,9 +86,7 @@ def state(seed: int) -> dict[str, dict[str, Record]]:
 
 
 def _own_order(desk: Desk, order_id: str, status: str, change: str) -> Record:
-    order = desk.read("orders", order_id)
-    if order["status"] != status:
-        raise Refusal(f"order {order_id} is {order['status']}, not {status}")
+    order = desk.in_status("orders", "order", order_id, status)
     if change in order["changed"]:
         raise Refusal(f"{change} of order {order_id} was already changed once")
     order["changed"] = sorted([*order["changed"], change])
@@ -103,9 +114,7 @@ def list_orders(desk: Desk, customer_id: str) -> Any:
 
 @tool(ToolClass.READ, "One order. The customer id must be that of its owner.", customer_id=CUSTOMER, order_id=ORDER)
 def get_order(desk: Desk, customer_id: str, order_id: str) -> Any:
-    order = desk.read("orders", order_id)
-    if order["customer_id"] != customer_id:
-        raise Refusal(f"order {order_id} does not belong to customer {customer_id}")
+    order = desk.own("orders", "order", order_id, customer_id)
     items = [f"{row['quantity']} {row['option']} {row['item']}" for row in order["items"]]
     return {"status": order["status"], "items": items, "method": order["method"], "speed": order["speed"]}
 
@@ -229,21 +238,11 @@ def exchange_item(desk: Desk, order_id: str, item: str, option: str) -> Any:
     ToolClass.WRITE,
     "Change the phone number or the email of a customer.",
     customer_id=CUSTOMER,
-    contact={
-        "type": "object",
-        "description": "the new phone number (six digits) or the new email",
-        "properties": {"phone": text("six digits", r"^[0-9]{6}$"), "email": text("an email address", r"^\S+@\S+$")},
-        "additionalProperties": False,
-        "minProperties": 1,
-    },
+    contact=some_of("the new phone number (six digits) or the new email", phone=PHONE, email=EMAIL),
 )
 def update_contact(desk: Desk, customer_id: str, contact: dict[str, str]) -> Any:
     customer = desk.read("customers", customer_id)
-    changed = customer.get("changed", [])
-    for field in contact:
-        if field in changed:
-            raise Refusal(f"the {field} of customer {customer_id} was already changed once")
-    desk.save("customers", customer_id, customer | contact | {"changed": sorted([*changed, *contact])})
+    desk.save("customers", customer_id, change_once(customer, f"customer {customer_id}", contact))
     return "ok"
 
 
