@@ -111,6 +111,11 @@ def text(description: str, pattern: str = "") -> dict[str, Any]:
     return {"type": "string", "description": description} | ({"pattern": pattern} if pattern else {})
 
 
+def four_digits(description: str) -> dict[str, Any]:
+    """The number of a record."""
+    return text(description, r"^[0-9]{4}$")
+
+
 def integer(description: str, minimum: int, maximum: int) -> dict[str, Any]:
     """A whole number within bounds."""
     return {"type": "integer", "description": description, "minimum": minimum, "maximum": maximum}

@@ -31,6 +31,7 @@ from muarl_cli.worlds.toolkit import (
     Refusal,
     change_once,
     choice,
+    four_digits,
     integer,
     nested,
     some_of,
@@ -42,10 +43,9 @@ from muarl_cli.worlds.toolkit import (
 __all__ = ["OWNER", "TOOLS", "draw", "other_value", "state", "subjects"]
 
 OWNER = "member_id"
-ID = r"^[0-9]{4}$"
 NUMBERED = ("members", "loans", "holds")
-MEMBER, LOAN = text("member number, four digits", ID), text("loan number, four digits", ID)
-HOLD, TITLE = text("reservation number, four digits", ID), text("title of the book")
+MEMBER, LOAN = four_digits("member number, four digits"), four_digits("loan number, four digits")
+HOLD, TITLE = four_digits("reservation number, four digits"), text("title of the book")
 BRANCH, WEEKS = choice("branch of the library", BRANCHES), integer("weeks", 1, 6)
 
 

@@ -11,6 +11,7 @@ import random
 from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
+from muarl_cli.worlds.draws import another, email_address, person, phone_number
 from muarl_cli.worlds.store import Record
 from muarl_cli.worlds.toolkit import (
     EMAIL,
@@ -19,6 +20,7 @@ from muarl_cli.worlds.toolkit import (
     Refusal,
     change_once,
     choice,
+    four_digits,
     integer,
     nested,
     some_of,
@@ -28,6 +30,7 @@ from muarl_cli.worlds.toolkit import (
 )
 
 OWNER = "customer_id"
+HOST = "mail.com"
 NAMES = (
     "mia", "tom", "ana", "leo", "eva", "max", "ida", "ben", "zoe", "jon", "amy", "sam", "lea", "kim", "dan", "ella"
 )  # fmt: skip
@@ -43,8 +46,7 @@ TOPICS = ("damaged parcel", "missing part", "wrong invoice", "warranty claim")
 CODES = ("SPRING", "SUMMER", "LUCKY", "BONUS")
 MESSAGES = ("happy birthday", "with love", "well done", "get well soon")
 
-ID = r"^[0-9]{4}$"
-CUSTOMER, ORDER = text("customer id, four digits", ID), text("order id, four digits", ID)
+CUSTOMER, ORDER = four_digits("customer id, four digits"), four_digits("order id, four digits")
 ITEM = text("name of an item in the order")
 
 
@@ -57,12 +59,7 @@ def state(seed: int) -> dict[str, dict[str, Record]]:
     order_ids = iter(rng.sample(range(1000, 10000), 900))
     for number in customer_ids:
         own = [str(next(order_ids)) for _ in range(rng.choice((2, 3)))]
-        customers[str(number)] = {
-            "name": rng.choice(NAMES),
-            "email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com",
-            "phone": str(rng.randrange(100000, 1000000)),
-            "orders": own,
-        }
+        customers[str(number)] = person(rng, NAMES, HOST) | {"orders": own}
         # the items of one customer's orders differ, so that an item names one order
         pool = rng.sample(ITEMS, len(ITEMS))
         for order in own:
@@ -296,9 +293,9 @@ def draw(
     """
     slots: dict[str, Any] = {"customer_id": subject}
     if intent == "phone":
-        return slots | {"phone": str(rng.randrange(100000, 1000000))}, "", {}
+        return slots | {"phone": phone_number(rng)}, "", {}
     if intent == "email":
-        return slots | {"email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com"}, "", {}
+        return slots | {"email": email_address(rng, NAMES, HOST)}, "", {}
     if intent in ("ticket", "handover"):
         return slots | {"topic": rng.choice(TOPICS)}, "", {}
     wanted = "pending" if intent in PENDING else "delivered"
@@ -320,13 +317,13 @@ def draw(
         case "address":
             slots["address"] = {"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)}
         case "option" | "exchange":
-            slots["option"] = rng.choice([c for c in COLORS if c != item["option"]])
+            slots["option"] = another(rng, COLORS, item["option"])
         case "quantity":
-            slots["quantity"] = rng.choice([n for n in range(1, 10) if n != item["quantity"]])
+            slots["quantity"] = another(rng, range(1, 10), item["quantity"])
         case "payment":
-            slots["method"] = rng.choice([m for m in METHODS if m != order["method"]])
+            slots["method"] = another(rng, METHODS, order["method"])
         case "shipping":
-            slots["speed"] = rng.choice([s for s in SPEEDS if s != order["speed"]])
+            slots["speed"] = another(rng, SPEEDS, order["speed"])
         case "coupon":
             slots["code"] = rng.choice(CODES)
         case "gift":
@@ -364,9 +361,9 @@ def other_value(rng: random.Random, slot: str, value: Any) -> Any:
         case "topic":
             options = TOPICS
         case "phone":
-            options = (str(rng.randrange(100000, 1000000)),)
+            options = (phone_number(rng),)
         case "email":
-            options = (f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com",)
+            options = (email_address(rng, NAMES, HOST),)
         case _:
             raise ValueError(f"nobody changes their mind about {slot}")
-    return rng.choice([option for option in options if option != value])
+    return another(rng, options, value)
