@@ -70,7 +70,7 @@ class TaskGenerator:
             goal = self._goal(rng, subject, kind, used, changing == place, taken, last)
             if goal is None:
                 return None
-            used = dict(goal.slots) | {"intent": goal.intent}
+            used = dict(goal.slots) | {"intent": goal.intent, "refused": goal.refused}
             goals.append(_still_unknown(goal, goals))
         return self._task(split, number, goals)
 

@@ -1,0 +1,47 @@
+"""What the states and the goals of the built-in domains are drawn with: people, other values, a record to be about.
+
+Invariant: every draw takes its randomness from the generator it is given and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from muarl_cli.worlds.store import Record
+
+Drawn = tuple[dict[str, Any], str, dict[str, str]]
+"""slots of a goal, why it must be refused ("" where it can be done), hints for what the user may not know"""
+
+
+def phone_number(rng: random.Random) -> str:
+    """Six digits."""
+    return str(rng.randrange(100000, 1000000))
+
+
+def email_address(rng: random.Random, names: Sequence[str], host: str) -> str:
+    return f"{rng.choice(names)}{rng.randrange(10, 100)}@{host}"
+
+
+def person(rng: random.Random, names: Sequence[str], host: str) -> Record:
+    """Name, email and phone of somebody."""
+    return {"name": rng.choice(names), "email": email_address(rng, names, host), "phone": phone_number(rng)}
+
+
+def another(rng: random.Random, options: Iterable[Any], value: Any) -> Any:
+    """One of the options other than `value`."""
+    return rng.choice([option for option in options if option != value])
+
+
+def fitting(
+    rng: random.Random, records: Mapping[str, Record], reason: Callable[[Record], str], wish: str
+) -> tuple[str, str] | None:
+    """A record about which the wish ("possible" or "refused") comes true, as (key, why it is refused or ""); None where
+    there is none."""
+    reasons = {key: reason(record) for key, record in records.items()}
+    keys = [key for key, why in reasons.items() if bool(why) == (wish == "refused")]
+    if not keys:
+        return None
+    key = rng.choice(keys)
+    return key, reasons[key]
