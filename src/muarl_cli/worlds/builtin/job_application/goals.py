@@ -1,8 +1,7 @@
 """How a candidate's goals are drawn from the recruiting desk's state.
 
 Invariant: whether a goal can be served is decided by the conditions that the tools refuse by, on the initial state;
-goals of one task never concern the same application or opening, so the first cannot change the answer to the second. A
-refusal for a reason that takes more than a look at the status is preferred.
+goals of one task never concern the same application or opening, so the first cannot change the answer to the second.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.job_application import conditions, state
 from muarl_cli.worlds.builtin.job_application.state import STEP, Tables
+from muarl_cli.worlds.draws import Drawn, another, chosen, email_address, phone_number
 from muarl_cli.worlds.store import Record
-
-Drawn = tuple[dict[str, Any], str, dict[str, str]]
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "when": state.TIMES,
@@ -74,10 +72,10 @@ def draw(
     nothing that fits.
     """
     candidate, slots = tables["candidates"][subject], {"candidate_id": subject}
-    fitting: list[Drawn] = []
+    rows: list[Drawn] = []
     if intent in CANDIDATE_SLOTS:
         reason = conditions.no_alert(candidate) if intent == "alert" else ""
-        fitting.append((slots | {s: other_value(rng, s, used.get(s)) for s in CANDIDATE_SLOTS[intent]}, reason, {}))
+        rows.append((slots | {s: other_value(rng, s, used.get(s)) for s in CANDIDATE_SLOTS[intent]}, reason, {}))
     elif intent in APPLICATION_SLOTS:
         for number in candidate["applications"]:
             application = tables["applications"][number]
@@ -85,23 +83,14 @@ def draw(
             values = _values(rng, intent, application, opening, wish == "refused")
             hints = {"application_id": f"the one as {application['opening']}"}
             found = _refusal(intent, application, opening, values)
-            fitting.append((slots | {"application_id": number} | values, found, hints))
+            rows.append((slots | {"application_id": number} | values, found, hints))
     else:
         applications = [tables["applications"][number] for number in candidate["applications"]]
         for title in rng.sample(list(tables["openings"]), OPENINGS_TRIED):
             opening = tables["openings"][title]
             values, reason = _opening_goal(rng, intent, candidate, title, opening, applications, wish == "refused")
-            fitting.append((slots | {"opening": title} | values, reason, {}))
-    named = (used.get("application_id", ""), used.get("opening", ""))
-    fitting = [
-        row
-        for row in fitting
-        if bool(row[1]) == (wish == "refused")
-        and row[0].get("application_id") not in named
-        and row[0].get("opening") not in named
-    ]
-    near = [row for row in fitting if not row[1].startswith("the application is")]
-    return rng.choice(near or fitting) if fitting else None
+            rows.append((slots | {"opening": title} | values, reason, {}))
+    return chosen(rng, rows, wish, used, ("application_id", "opening"))
 
 
 def _values(
@@ -170,11 +159,9 @@ def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     if slot == "salary":
         return value - STEP * rng.randrange(1, 5)
     if slot == "phone":
-        options: tuple[Any, ...] = tuple(str(rng.randrange(100000, 1000000)) for _ in range(2))
-    elif slot in ("email", "friend"):
-        options = tuple(f"{rng.choice(state.NAMES)}{rng.randrange(10, 100)}@inbox.org" for _ in range(2))
-    elif slot in OPTIONS:
-        options = OPTIONS[slot]
-    else:
-        raise ValueError(f"nobody changes their mind about {slot}")
-    return rng.choice([option for option in options if option != value])
+        return another(rng, (phone_number(rng) for _ in range(2)), value)
+    if slot in ("email", "friend"):
+        return another(rng, (email_address(rng, state.NAMES, state.HOST) for _ in range(2)), value)
+    if slot in OPTIONS:
+        return another(rng, OPTIONS[slot], value)
+    raise ValueError(f"nobody changes their mind about {slot}")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from muarl_cli.worlds.draws import person
 from muarl_cli.worlds.store import Record
 
 TODAY = "2026-06-04"
 """a thursday, so that tomorrow is friday"""
 TOMORROW = "friday"
+HOST = "inbox.org"
 NAMES = ("nora", "paul", "rosa", "finn", "lucy", "hugo", "vera", "carl", "anna", "theo", "mara", "noah")
 LEVELS = (
     "junior", "senior", "lead", "deputy", "night", "weekend", "mobile", "remote", "seasonal", "assistant"
@@ -60,10 +62,7 @@ def state(seed: int) -> Tables:
     for candidate_id in [numbers.pop() for _ in range(150)]:
         statuses = [*rng.sample(STATUSES, 5), *rng.choices(("invited", "scheduled", "offer", "rejected"), k=2)]
         own = dict(zip([numbers.pop() for _ in statuses], rng.sample(list(openings), len(statuses)), strict=True))
-        candidates[candidate_id] = {
-            "name": rng.choice(NAMES),
-            "email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@inbox.org",
-            "phone": str(rng.randrange(100000, 1000000)),
+        candidates[candidate_id] = person(rng, NAMES, HOST) | {
             "years": rng.randrange(0, 13),
             "degree": rng.choice(DEGREES),
             "applications": sorted(own),

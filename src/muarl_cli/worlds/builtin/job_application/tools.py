@@ -28,13 +28,26 @@ from muarl_cli.worlds.builtin.job_application.state import (
     state,
 )
 from muarl_cli.worlds.store import Record
-from muarl_cli.worlds.toolkit import Desk, choice, integer, nested, refuse, text, tool, toolset
+from muarl_cli.worlds.toolkit import (
+    EMAIL,
+    PHONE,
+    Desk,
+    change_once,
+    choice,
+    four_digits,
+    integer,
+    nested,
+    refuse,
+    some_of,
+    text,
+    tool,
+    toolset,
+)
 
 __all__ = ["OWNER", "TOOLS", "draw", "other_value", "state", "subjects"]
 
 OWNER = "candidate_id"
-ID = r"^[0-9]{4}$"
-CANDIDATE, APPLICATION = text("candidate number, four digits", ID), text("application number, four digits", ID)
+CANDIDATE, APPLICATION = four_digits("candidate number, four digits"), four_digits("application number, four digits")
 OPENING, SALARY = text("title of the opening"), integer("euros a year", 10000, 200000)
 WHEN = choice("day and part of the day", (*TIMES, *SOON))
 REASON, START = choice("why", REASONS), text("first day at work, YYYY-MM-DD", r"^2026-[01][0-9]-[0-3][0-9]$")
@@ -68,15 +81,13 @@ def list_applications(desk: Desk, candidate_id: str) -> Any:
     application_id=APPLICATION,
 )
 def get_application(desk: Desk, candidate_id: str, application_id: str) -> Any:
-    application, opening = _with_opening(desk, application_id)
-    if application.pop("candidate_id") != candidate_id:
-        refuse(f"application {application_id} does not belong to candidate {candidate_id}")
+    application = desk.own("applications", "application", application_id, candidate_id)
+    del application["candidate_id"]
+    opening = desk.read("openings", application["opening"])
     return application | {"takes a background check": opening["check"], "pays up to": opening["high"]}
 
 
-@tool(
-    ToolClass.READ, "One opening, and how a candidate stands to it.", candidate_id=CANDIDATE, opening=OPENING
-)  # fmt: skip
+@tool(ToolClass.READ, "One opening, and how a candidate stands to it.", candidate_id=CANDIDATE, opening=OPENING)
 def get_opening(desk: Desk, candidate_id: str, opening: str) -> Any:
     candidate, found = desk.read("candidates", candidate_id), desk.read("openings", opening)
     own = _applications(desk, candidate)
@@ -221,7 +232,7 @@ def request_feedback(desk: Desk, application_id: str, channel: str) -> Any:
     "Refer somebody for an open opening that takes referrals, once a month.",
     candidate_id=CANDIDATE,
     opening=OPENING,
-    friend=text("email of who is referred", r"^\S+@\S+$"),
+    friend=EMAIL | {"description": "email of who is referred"},
 )
 def refer_friend(desk: Desk, candidate_id: str, opening: str, friend: str) -> Any:
     candidate = desk.read("candidates", candidate_id)
@@ -236,27 +247,18 @@ def refer_friend(desk: Desk, candidate_id: str, opening: str, friend: str) -> An
     ToolClass.WRITE,
     "Change the phone number or the email of a candidate, each once, or set the one job alert.",
     candidate_id=CANDIDATE,
-    changes={
-        "type": "object",
-        "description": "what is new",
-        "properties": {
-            "phone": text("six digits", r"^[0-9]{6}$"),
-            "email": text("an email address", r"^\S+@\S+$"),
-            "alert": nested("the job alert", field=choice("line of work", FIELDS), site=choice("city", SITES)),
-        },
-        "additionalProperties": False,
-        "minProperties": 1,
-    },
+    changes=some_of(
+        "what is new",
+        phone=PHONE,
+        email=EMAIL,
+        alert=nested("the job alert", field=choice("line of work", FIELDS), site=choice("city", SITES)),
+    ),
 )
 def update_candidate(desk: Desk, candidate_id: str, changes: dict[str, Any]) -> Any:
     candidate = desk.read("candidates", candidate_id)
-    for field in changes:
-        if field in candidate["changed"]:
-            refuse(f"the {field} of candidate {candidate_id} was changed before")
     if "alert" in changes:
         refuse(conditions.no_alert(candidate))
-    changed = sorted([*candidate["changed"], *changes])
-    desk.save("candidates", candidate_id, candidate | changes | {"changed": changed})
+    desk.save("candidates", candidate_id, change_once(candidate, f"candidate {candidate_id}", changes))
     return "ok"
 
 
