@@ -170,7 +170,10 @@ def _another(domain: Domain, task: Task, slot: str) -> Any:
 PLAIN = {
     "retail": ("quantity", "option", "shipping"),
     "library": ("renew",),
+    "course_registration": ("grading",),
+    "meeting_room": ("layout", "repeat"),
     "job_application": ("reschedule", "document", "negotiate"),
+    "rental": ("move", "renew", "deposit"),
 }
 """intents with a record of one's own, whose report names the new value"""
 

@@ -35,14 +35,17 @@ def another(rng: random.Random, options: Iterable[Any], value: Any) -> Any:
 
 
 def fitting(
-    rng: random.Random, records: Mapping[str, Record], reason: Callable[[Record], str], wish: str
+    rng: random.Random, records: Mapping[str, Record], reason: Callable[[Record], str], wish: str, spread: bool = False
 ) -> tuple[str, str] | None:
     """A record about which the wish ("possible" or "refused") comes true, as (key, why it is refused or ""); None where
-    there is none."""
+    there is none. `spread`: all reasons that occur are equally likely, however few records they have."""
     reasons = {key: reason(record) for key, record in records.items()}
     keys = [key for key, why in reasons.items() if bool(why) == (wish == "refused")]
     if not keys:
         return None
+    if spread:
+        why = rng.choice(sorted({reasons[key] for key in keys}))
+        keys = [key for key in keys if reasons[key] == why]
     key = rng.choice(keys)
     return key, reasons[key]
 
