@@ -19,10 +19,12 @@ from muarl_cli.worlds.builtin.job_application.state import (
 from muarl_cli.worlds.store import Record
 
 
-def no_application(candidate: Record, opening: Record, statuses: Iterable[str], applied: bool, salary: int) -> str:
+def no_application(
+    candidate: Record, opening: Record, statuses: Iterable[str], applied: bool, salary: int, wanted: str
+) -> str:
     """Why the candidate cannot apply; `statuses` are those of their applications, `applied` says that one of them is
-    for this opening."""
-    if reason := _closed(opening):
+    for this opening. `wanted` is the opening's status: "open", or "on hold" for its reserve list."""
+    if reason := _closed(opening, wanted):
         return reason
     if applied:
         return "the candidate has applied for it before"
@@ -39,15 +41,15 @@ def no_application(candidate: Record, opening: Record, statuses: Iterable[str], 
 
 def no_referral(candidate: Record, opening: Record) -> str:
     """Why the candidate cannot refer somebody."""
-    if reason := _closed(opening):
+    if reason := _closed(opening, "open"):
         return reason
     if not opening["referrals"]:
         return "it takes no referrals"
     return "the candidate has referred somebody this month" if candidate["referred"] else ""
 
 
-def _closed(opening: Record) -> str:
-    if opening["status"] != "open":
+def _closed(opening: Record, wanted: str) -> str:
+    if opening["status"] != wanted:
         return f"the opening is {opening['status']}"
     return f"the deadline was {opening['deadline']}" if opening["deadline"] < TODAY else ""
 

@@ -54,6 +54,9 @@ APPLICATION_SLOTS: Mapping[str, tuple[str, ...]] = {
     "feedback": ("channel",),
 }
 """intents that concern an application, with what they need besides"""
+RIVALS = ({"withdraw", "turndown"}, {"apply", "reserve"})
+"""intents that open with the same words: what the candidate's file says decides which of them it is, so a task has one
+of each pair, and neither is asked for where the other would be right"""
 OPENINGS_TRIED = 24
 """openings that are looked at for one goal"""
 
@@ -71,6 +74,8 @@ def draw(
     `wish` is "possible" or "refused". `used` holds values of the task's earlier goal. None where this candidate has
     nothing that fits.
     """
+    if any({intent, used.get("intent")} == pair for pair in RIVALS):
+        return None
     candidate, slots = tables["candidates"][subject], {"candidate_id": subject}
     rows: list[Drawn] = []
     if intent in CANDIDATE_SLOTS:
@@ -79,6 +84,8 @@ def draw(
     elif intent in APPLICATION_SLOTS:
         for number in candidate["applications"]:
             application = tables["applications"][number]
+            if intent in ("withdraw", "turndown") and (application["status"] == "offer") != (intent == "turndown"):
+                continue
             opening = tables["openings"][application["opening"]]
             values = _values(rng, intent, application, opening, wish == "refused")
             hints = {"application_id": f"the one as {application['opening']}"}
@@ -88,6 +95,8 @@ def draw(
         applications = [tables["applications"][number] for number in candidate["applications"]]
         for title in rng.sample(list(tables["openings"]), OPENINGS_TRIED):
             opening = tables["openings"][title]
+            if intent in ("apply", "reserve") and (opening["status"] == "on hold") != (intent == "reserve"):
+                continue
             values, reason = _opening_goal(rng, intent, candidate, title, opening, applications, wish == "refused")
             rows.append((slots | {"opening": title} | values, reason, {}))
     return chosen(rng, rows, wish, used, ("application_id", "opening"))
@@ -151,7 +160,8 @@ def _opening_goal(
         salary = opening["high"] + STEP * rng.randrange(1, 9)
     applied = any(application["opening"] == title for application in applications)
     statuses = [application["status"] for application in applications]
-    return {"salary": salary}, conditions.no_application(candidate, opening, statuses, applied, salary)
+    wanted = "on hold" if intent == "reserve" else "open"
+    return {"salary": salary}, conditions.no_application(candidate, opening, statuses, applied, salary, wanted)
 
 
 def other_value(rng: random.Random, slot: str, value: Any) -> Any:

@@ -80,7 +80,7 @@ def state(seed: int) -> Tables:
 def _opening(rng: random.Random) -> Record:
     low = 24000 + STEP * rng.randrange(0, 60)
     return {
-        "status": rng.choices(("open", "on hold", "filled"), (8, 1, 1))[0],
+        "status": rng.choices(("open", "on hold", "filled"), (7, 3, 1))[0],
         "deadline": f"2026-06-{rng.choice((1, 2, 3, 4, 8, 9, 12, 15, 19, 22, 26, 30)):02}",
         "years": rng.choice((0, 0, 1, 2, 3, 5, 8)),
         "degree": rng.choices(DEGREES, (4, 3, 2, 1))[0],

@@ -115,14 +115,30 @@ def get_opening(desk: Desk, candidate_id: str, opening: str) -> Any:
     salary=SALARY,
 )
 def submit_application(desk: Desk, candidate_id: str, opening: str, salary: int) -> Any:
+    return _apply(desk, candidate_id, opening, salary, "open", "submitted")
+
+
+@tool(
+    ToolClass.WRITE,
+    "Put a candidate who meets the requirements on the reserve list of an opening that is on hold.",
+    candidate_id=CANDIDATE,
+    opening=OPENING,
+    salary=SALARY,
+)
+def join_reserve_list(desk: Desk, candidate_id: str, opening: str, salary: int) -> Any:
+    return _apply(desk, candidate_id, opening, salary, "on hold", "reserve")
+
+
+def _apply(desk: Desk, candidate_id: str, opening: str, salary: int, wanted: str, status: str) -> str:
+    """A new application of this status, for an opening of the status wanted; its number."""
     candidate, found = desk.read("candidates", candidate_id), desk.read("openings", opening)
     own = _applications(desk, candidate)
     applied = any(application["opening"] == opening for application in own)
-    refuse(conditions.no_application(candidate, found, [a["status"] for a in own], applied, salary))
+    refuse(conditions.no_application(candidate, found, [a["status"] for a in own], applied, salary, wanted))
     number = candidate["next_number"]
     candidate["applications"] = sorted([*candidate["applications"], number])
     desk.save("candidates", candidate_id, candidate | {"next_number": ""})
-    new = {"candidate_id": candidate_id, "opening": opening, "status": "submitted", "salary": salary, "check": "none"}
+    new = {"candidate_id": candidate_id, "opening": opening, "status": status, "salary": salary, "check": "none"}
     desk.save("applications", number, new | {"documents": list(USUAL_DOCUMENTS[:1]), "completed": False})
     return f"application {number}"
 
@@ -290,6 +306,6 @@ def override_status(desk: Desk, application_id: str, status: str) -> Any:
 
 TOOLS = toolset(
     get_candidate, list_applications, get_application, get_opening,
-    submit_application, withdraw_application, book_interview, move_interview, add_document, answer_offer,
-    authorise_check, request_feedback, refer_friend, update_candidate, leave_note, override_status,
+    submit_application, join_reserve_list, withdraw_application, book_interview, move_interview, add_document,
+    answer_offer, authorise_check, request_feedback, refer_friend, update_candidate, leave_note, override_status,
 )  # fmt: skip

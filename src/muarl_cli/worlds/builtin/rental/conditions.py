@@ -120,11 +120,24 @@ def no_renewal(lease: Record, term: str) -> str:
 
 
 def no_notice(lease: Record, leaving: str) -> str:
-    """Why a lease cannot be ended on this day."""
+    """Why notice for this day cannot be taken."""
     if reason := _inactive(lease):
         return reason
-    earliest = EARLIEST_LEAVING[lease["notice"]]
-    return f"with {lease['notice']} months of notice it ends on {earliest} or later" if leaving < earliest else ""
+    return f"it takes {lease['notice']} months of notice" if within_notice(lease, leaving) else ""
+
+
+def within_notice(lease: Record, leaving: str) -> bool:
+    """Whether the day is too early for notice, so that it takes a release."""
+    return leaving < EARLIEST_LEAVING[lease["notice"]]
+
+
+def no_release(lease: Record) -> str:
+    """Why the owner cannot be asked for a release."""
+    if reason := _inactive(lease):
+        return reason
+    if lease["release"]:
+        return "a release was asked for before"
+    return "rent is owed" if lease["arrears"] else ""
 
 
 def no_repair(lease: Record, item: str) -> str:

@@ -21,8 +21,6 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "term": state.TERMS,
     "start": state.STARTS,
     "method": state.METHODS,
-    "leaving": state.LEAVING,
-    "item": state.ITEMS,
     "access": state.ACCESS,
     "topic": state.TOPICS,
 }
@@ -32,7 +30,6 @@ BARRED: Mapping[str, tuple[Any, ...]] = {
     "term": state.SHORT_TERMS,
     "start": state.LATE_STARTS,
     "method": (state.CASH,),
-    "leaving": (*state.EARLY_LEAVING, *state.SUMMER_LEAVING),
     "item": state.SMALL_ITEMS,
 }
 """values that the policy may bar"""
@@ -46,13 +43,23 @@ FILE_SLOTS: Mapping[str, tuple[str, ...]] = {
     "deposit": ("leases", "method"),
     "renew": ("leases", "term"),
     "notice": ("leases", "leaving"),
+    "release": ("leases", "leaving"),
     "repair": ("leases", "item", "access"),
+    "emergency": ("leases", "item", "access"),
     "pet": ("leases", "pet"),
     "flatmate": ("leases", "flatmate"),
 }
 """intents that concern a file: its table, and what they need besides"""
 FILES = {"viewings": "viewing of", "applications": "application for", "leases": "lease of"}
 """tables of files, and how a file is called before its home"""
+CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "leaving": (state.LEAVING, state.SUMMER_LEAVING, state.EARLY_LEAVING),
+    "pet": (state.SMALL_PETS, state.LARGE_PETS),
+}
+"""slots whose values the policy treats by class: who changes their mind stays in the class"""
+RIVALS = ({"notice", "release"}, {"repair", "emergency"})
+"""intents that open with the same words: what the lease and the policy say decides which of them it is, so a task has
+one of each pair, and neither is asked for where the other would be right"""
 HOMES_TRIED = 24
 """homes that are looked at for one goal"""
 
@@ -70,6 +77,8 @@ def draw(
     `wish` is "possible" or "refused". `used` holds values of the task's earlier goal. None where this client has
     nothing that fits.
     """
+    if any({intent, used.get("intent")} == pair for pair in RIVALS):
+        return None
     slots = {"client_id": subject}
     rows: list[Drawn] = []
     if intent in CLIENT_SLOTS:
@@ -80,7 +89,10 @@ def draw(
         for number in tables["clients"][subject][table]:
             file = tables[table][number]
             home = tables["homes"][file["home"]]
-            values = _values(rng, intent, home, wish == "refused")
+            values = _values(rng, intent, wish == "refused")
+            early = "leaving" in values and conditions.within_notice(file, values["leaving"])
+            if intent in ("notice", "release") and early != (intent == "release"):
+                continue
             hints = {number_slot: f"the {FILES[table]} {file['home']}"}
             rows.append((slots | {number_slot: number} | values, _refusal(intent, file, home, values), hints))
     else:
@@ -90,17 +102,19 @@ def draw(
     return chosen(rng, rows, wish, used, ("home", "viewing_id", "application_id", "lease_id"))
 
 
-def _values(rng: random.Random, intent: str, home: Record, may_be_barred: bool) -> dict[str, Any]:
+def _values(rng: random.Random, intent: str, may_be_barred: bool) -> dict[str, Any]:
     """What the client wants for a file; where a refusal is looked for, half the values are barred ones."""
     barred = may_be_barred and rng.random() < 0.5
     values: dict[str, Any] = {}
     for slot in FILE_SLOTS[intent][1:]:
-        if barred and slot in BARRED:
+        if intent == "emergency" and slot == "item":
+            values[slot] = rng.choice(state.URGENT_ITEMS)
+        elif barred and slot in BARRED:
             values[slot] = rng.choice(BARRED[slot])
-        elif slot == "leaving" and rng.random() < 0.4:
-            values[slot] = rng.choice(state.SUMMER_LEAVING)
-        elif slot == "pet":
-            values[slot] = rng.choice(state.SMALL_PETS if rng.random() < 0.6 else state.LARGE_PETS)
+        elif slot == "item":
+            values[slot] = rng.choice(state.ITEMS)
+        elif slot in CLASSES:
+            values[slot] = rng.choice(rng.choice(CLASSES[slot]))
         else:
             values[slot] = other_value(rng, slot, None)
     return values
@@ -115,7 +129,9 @@ def _refusal(intent: str, file: Record, home: Record, values: Mapping[str, Any])
         "deposit": lambda: conditions.no_payment(file, values["method"]),
         "renew": lambda: conditions.no_renewal(file, values["term"]),
         "notice": lambda: conditions.no_notice(file, values["leaving"]),
+        "release": lambda: conditions.no_release(file),
         "repair": lambda: conditions.no_repair(file, values["item"]),
+        "emergency": lambda: conditions.no_repair(file, values["item"]),
         "pet": lambda: conditions.no_pet(file, home, values["pet"]),
         "flatmate": lambda: conditions.no_flatmate(file, home),
     }
@@ -161,8 +177,8 @@ def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """A value of this slot other than `value` that the policy allows wherever it allows `value`."""
     if slot == "rent":
         return value - RENT_STEP * rng.randrange(1, 5)
-    if slot == "pet":
-        return another(rng, state.SMALL_PETS if value in state.SMALL_PETS else state.LARGE_PETS, value)
+    if slot in CLASSES:
+        return another(rng, next(same for same in CLASSES[slot] if value in same), value)
     if slot == "phone":
         return another(rng, (phone_number(rng) for _ in range(2)), value)
     if slot in ("email", "flatmate"):

@@ -40,14 +40,16 @@ LEAVING = ("2026-09-30", "2026-10-31", "2026-11-30", "2026-12-31")
 """days that every notice period allows"""
 SUMMER_LEAVING = ("2026-07-31", "2026-08-31")
 """days that only the short notice period allows"""
-EARLY_LEAVING = ("2026-06-15", "2026-06-30")
+EARLY_LEAVING = ("2026-06-12", "2026-06-15", "2026-06-20", "2026-06-30")
+"""days that no notice period allows"""
 EARLIEST_LEAVING = {1: "2026-07-04", 3: "2026-09-04"}
 """by the months of notice of a lease"""
 RENEWAL_FROM = "2026-09-04"
 """a lease that ends later is not renewed yet"""
 METHODS = ("bank order", "debit card", "credit card", "bank guarantee")
 CASH = "cash"
-ITEMS = ("heating", "boiler", "front door", "bedroom window", "oven", "water pipe", "intercom", "staircase")
+ITEMS = ("bedroom window", "oven", "intercom", "staircase", "bathroom tile", "shutter")
+URGENT_ITEMS = ("heating", "boiler", "front door", "water pipe")
 SMALL_ITEMS = ("light bulb", "blocked sink", "squeaking hinge")
 """what tenants mend themselves"""
 ACCESS = ("caretaker key", "spare key", "key box")
@@ -79,7 +81,7 @@ def state(seed: int) -> Tables:
     tables: Tables = {table: {} for table in ("clients", "homes", "viewings", "applications", "leases", "notes")}
     for client_id in [numbers.pop() for _ in range(130)]:
         seen = ["planned", "planned", "done", "done", "done", *rng.choice(((), (), ("missed",), ("missed", "missed")))]
-        applied = rng.choices(("open", "approved", "rejected", "withdrawn"), (3, 5, 1, 1), k=3)
+        applied = rng.choices(("open", "approved", "rejected", "withdrawn"), (3, 5, 1, 1), k=rng.choice((2, 2, 3)))
         held = rng.choices(("active", "notice given", "ended"), (8, 1, 1), k=rng.choice((2, 2, 3)))
         rows = {
             "viewings": [{"home": home, "status": s} | _viewing(rng, s) for home, s in _pairs(rng, free, seen)],
@@ -134,9 +136,10 @@ def _lease(rng: random.Random) -> dict[str, Any]:
         "notice": rng.choice((1, 3)),
         "arrears": rng.random() < 0.12,
         "renewed": rng.random() < 0.1,
+        "release": "2026-06-30" if rng.random() < 0.12 else "",
         "deposit": rng.choice(("open", "open", "paid")),
         "people": rng.choice((1, 1, 2)),
         "pet": rng.choice(("", "", "", *SMALL_PETS)),
         "flatmates": [],
-        "repairs": {item: rng.choice(ACCESS) for item in rng.sample(ITEMS, rng.choice((0, 1, 2)))},
+        "repairs": {item: rng.choice(ACCESS) for item in rng.sample((*ITEMS, *URGENT_ITEMS), rng.choice((0, 1, 2)))},
     }

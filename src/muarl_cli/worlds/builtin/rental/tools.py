@@ -26,6 +26,7 @@ from muarl_cli.worlds.builtin.rental.state import (
     TERMS,
     TIMES,
     TOPICS,
+    URGENT_ITEMS,
     state,
 )
 from muarl_cli.worlds.store import Record
@@ -52,6 +53,7 @@ CLIENT, VIEWING = four_digits("client number, four digits"), four_digits("viewin
 APPLICATION, LEASE = four_digits("application number, four digits"), four_digits("lease number, four digits")
 HOME, DAY = text("name of the home"), text("YYYY-MM-DD", r"^202[67]-[01][0-9]-[0-3][0-9]$")
 WHEN, REASON = choice("day and part of the day", (*TIMES, *SOON)), choice("why", REASONS)
+ITEM, BY = choice("what is broken", (*ITEMS, *URGENT_ITEMS, *SMALL_ITEMS)), choice("how to get in", ACCESS)
 TERM = choice("how long", (*TERMS, *SHORT_TERMS))
 
 
@@ -208,18 +210,27 @@ def pay_deposit(desk: Desk, lease_id: str, method: str) -> Any:
 
 @tool(
     ToolClass.WRITE,
-    "Renew a lease, once (term), or give notice (leaving).",
+    "Renew a lease, once (term), give notice (leaving), or ask the owner for a release before that (release).",
     lease_id=LEASE,
-    change={"oneOf": [nested("renew it", term=TERM), nested("end it on this day", leaving=DAY)]},
+    change={
+        "oneOf": [
+            nested("renew it", term=TERM),
+            nested("end it on this day", leaving=DAY),
+            nested("ask the owner to let the tenant go on this day", release=DAY),
+        ]
+    },
 )
 def change_term(desk: Desk, lease_id: str, change: dict[str, str]) -> Any:
     lease = desk.read("leases", lease_id)
     if "term" in change:
         refuse(conditions.no_renewal(lease, change["term"]))
         desk.save("leases", lease_id, lease | change | {"renewed": True})
-    else:
+    elif "leaving" in change:
         refuse(conditions.no_notice(lease, change["leaving"]))
         desk.save("leases", lease_id, lease | {"status": "notice given", "ends": change["leaving"]})
+    else:
+        refuse(conditions.no_release(lease))
+        desk.save("leases", lease_id, lease | change)
     return "ok"
 
 
@@ -227,16 +238,17 @@ def change_term(desk: Desk, lease_id: str, change: dict[str, str]) -> Any:
     ToolClass.WRITE,
     "Order a repair in a leased home.",
     lease_id=LEASE,
-    repair=nested(
-        "what, and how the craftsman gets in",
-        item=choice("what is broken", (*ITEMS, *SMALL_ITEMS)),
-        access=choice("how to get in", ACCESS),
-    ),
+    repair={
+        "oneOf": [nested("in turn", item=ITEM, access=BY), nested("an emergency, at once", emergency=ITEM, access=BY)]
+    },
 )
 def order_repair(desk: Desk, lease_id: str, repair: dict[str, str]) -> Any:
     lease = desk.read("leases", lease_id)
-    refuse(conditions.no_repair(lease, repair["item"]))
-    desk.save("leases", lease_id, lease | {"repairs": lease["repairs"] | {repair["item"]: repair["access"]}})
+    item, how = repair.get("item", ""), repair["access"]
+    if not item:
+        item, how = repair["emergency"], f"at once, {how}"
+    refuse(conditions.no_repair(lease, item))
+    desk.save("leases", lease_id, lease | {"repairs": lease["repairs"] | {item: how}})
     return "ok"
 
 
