@@ -69,7 +69,7 @@ Tables = dict[str, dict[str, Record]]
 
 
 def state(seed: int) -> Tables:
-    """130 clients, 400 homes, and some 700 viewings, 390 applications and 300 leases; the same seed gives the same
+    """130 clients, 400 homes, 749 viewings, 301 applications and 300 leases; the same seed gives the same
     state."""
     rng = random.Random(f"rental/{seed}")
     names = [f"{adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS]
@@ -88,7 +88,7 @@ def state(seed: int) -> Tables:
             "applications": [
                 {"home": home, "status": s} | _application(rng, s) for home, s in _pairs(rng, free, applied)
             ],
-            "leases": [{"home": let.pop(), "status": s} | _lease(rng) for s in held if let],
+            "leases": [{"home": let.pop(), "status": s} | _lease(rng, s) for s in held if let],
         }
         own: dict[str, list[str]] = {}
         for table, records in rows.items():
@@ -130,9 +130,10 @@ def _application(rng: random.Random, status: str) -> dict[str, Any]:
     return terms
 
 
-def _lease(rng: random.Random) -> dict[str, Any]:
+def _lease(rng: random.Random, status: str) -> dict[str, Any]:
+    past, future = ("2026-02-28", "2026-05-31"), ("2026-06-30", "2026-07-31", "2026-08-31", "2026-12-31", "2027-03-31")
     return {
-        "ends": rng.choice(("2026-06-30", "2026-07-31", "2026-08-31", "2026-12-31", "2027-03-31")),
+        "ends": rng.choice(past if status == "ended" else future),
         "notice": rng.choice((1, 3)),
         "arrears": rng.random() < 0.12,
         "renewed": rng.random() < 0.1,
