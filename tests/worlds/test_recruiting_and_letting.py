@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -42,6 +43,14 @@ def seen_by(domain: Domain, task: Task, goal: Goal) -> Any:
     found = domain.world(task).run(intent.read, {name: goal.slots[name] for name in intent.read_arguments})
     assert found.ok, (task.id, found.text)
     return json.loads(found.text)
+
+
+def reason_of(goal: Goal) -> str:
+    """Why it is refused, without the values of the request, and without numbers and days."""
+    text = goal.refused
+    for value in goal.slots.values():
+        text = text.replace(str(value), "...")
+    return re.sub(r"\d[\d-]*", "...", text)
 
 
 @each_desk
@@ -95,12 +104,8 @@ def test_who_takes_the_wrong_one_of_two_writes_does_not_reach_the_gold_state(nam
 
 @each_desk
 def test_refusals_have_many_reasons_and_none_of_them_is_most(name: str) -> None:
-    reasons = Counter(
-        " ".join(word for word in goal.refused.split() if word.isalpha())
-        for _, goal in every_goal(builtin(name))
-        if goal.refused
-    )
-    assert len(reasons) >= 25
+    reasons = Counter(reason_of(goal) for _, goal in every_goal(builtin(name)) if goal.refused)
+    assert len(reasons) >= 20
     assert max(reasons.values()) <= 0.25 * sum(reasons.values())
 
 
