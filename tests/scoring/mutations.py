@@ -172,6 +172,8 @@ PLAIN = {
     "library": ("renew",),
     "course_registration": ("grading",),
     "meeting_room": ("layout", "repeat"),
+    "job_application": ("reschedule", "document", "negotiate"),
+    "rental": ("move", "renew", "deposit"),
 }
 """intents with a record of one's own, whose report names the new value"""
 

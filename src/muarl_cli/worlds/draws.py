@@ -48,3 +48,23 @@ def fitting(
         keys = [key for key in keys if reasons[key] == why]
     key = rng.choice(keys)
     return key, reasons[key]
+
+
+def chosen(
+    rng: random.Random, rows: Iterable[Drawn], wish: str, used: Mapping[str, Any], about: Sequence[str]
+) -> Drawn | None:
+    """One of these goals for which the wish comes true, None where there is none.
+
+    `about` are the slots that name a record: what an earlier goal (`used`) was about is left alone. Refusals are drawn
+    by their reason first, and a rare one sooner, so that the reason most records have does not crowd out the others.
+    """
+    taken = {used[slot] for slot in about if slot in used}
+    kinds: dict[str, list[Drawn]] = {}
+    for row in rows:
+        if bool(row[1]) == (wish == "refused") and not any(row[0].get(slot) in taken for slot in about):
+            words = [word for word in row[1].split() if word.isalpha()]
+            kinds.setdefault(" ".join(words[:3]), []).append(row)
+    if not kinds:
+        return None
+    kind = rng.choices(list(kinds.values()), [len(same) ** -2 for same in kinds.values()])[0]
+    return rng.choice(kind)

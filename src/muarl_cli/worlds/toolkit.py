@@ -24,6 +24,12 @@ class Refusal(Exception):
     """The domain says no: the text is what the agent reads."""
 
 
+def refuse(reason: str) -> None:
+    """Say no where there is a reason; "" is none."""
+    if reason:
+        raise Refusal(reason)
+
+
 class Desk:
     """What a tool may touch: records of the store, by table and key."""
 
