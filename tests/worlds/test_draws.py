@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muarl_cli.worlds.draws import another, fitting
+from muarl_cli.worlds.draws import another, fitting, other
 
 RECORDS = {str(n): {"why": "rare" if n == 0 else "often" if n < 50 else ""} for n in range(100)}
 
@@ -17,6 +18,18 @@ RECORDS = {str(n): {"why": "rare" if n == 0 else "often" if n < 50 else ""} for 
 @settings(max_examples=50)
 def test_another_value_is_one_of_the_options_and_never_the_same(seed: int, options: set[int], value: int) -> None:
     assert another(random.Random(seed), sorted(options), value) in options - {value}
+
+
+@given(st.integers())
+@settings(max_examples=50)
+def test_a_change_of_mind_is_about_another_phone_email_or_option_and_about_nothing_else(seed: int) -> None:
+    rng = random.Random(seed)
+    phone = other(rng, "phone", "123456", {}, ("ann",), "post.net")
+    assert phone != "123456" and len(phone) == 6 and phone.isdigit()
+    assert other(rng, "email", "x", {}, ("ann",), "post.net").endswith("@post.net")
+    assert other(rng, "days", 2, {"days": (1, 2, 3)}, (), "") in (1, 3)
+    with pytest.raises(ValueError, match="months"):
+        other(rng, "months", 2, {"days": (1, 2, 3)}, (), "")
 
 
 @given(st.integers(), st.sampled_from(["possible", "refused"]), st.booleans())

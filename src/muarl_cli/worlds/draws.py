@@ -34,6 +34,19 @@ def another(rng: random.Random, options: Iterable[Any], value: Any) -> Any:
     return rng.choice([option for option in options if option != value])
 
 
+def other(
+    rng: random.Random, slot: str, value: Any, options: Mapping[str, Iterable[Any]], names: Sequence[str], host: str
+) -> Any:
+    """A value of this slot other than `value`: a new phone or email, else one of the slot's options."""
+    if slot == "phone":
+        return another(rng, [phone_number(rng) for _ in range(2)], value)
+    if slot == "email":
+        return another(rng, [email_address(rng, names, host) for _ in range(2)], value)
+    if slot not in options:
+        raise ValueError(f"nobody changes their mind about {slot}")
+    return another(rng, options[slot], value)
+
+
 def fitting(
     rng: random.Random, records: Mapping[str, Record], reason: Callable[[Record], str], wish: str, spread: bool = False
 ) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.course_registration import state
 from muarl_cli.worlds.builtin.course_registration.state import Tables
-from muarl_cli.worlds.draws import Drawn, another, email_address, fitting, phone_number
+from muarl_cli.worlds.draws import Drawn, fitting, other
 from muarl_cli.worlds.store import Record
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -149,10 +149,4 @@ def _enrolment_goal(
 
 def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """A value of this slot other than `value`, for a change of mind."""
-    if slot == "phone":
-        return another(rng, [phone_number(rng) for _ in range(2)], value)
-    if slot == "email":
-        return another(rng, [email_address(rng, state.NAMES, state.HOST) for _ in range(2)], value)
-    if slot not in OPTIONS:
-        raise ValueError(f"nobody changes their mind about {slot}")
-    return another(rng, OPTIONS[slot], value)
+    return other(rng, slot, value, OPTIONS, state.NAMES, state.HOST)

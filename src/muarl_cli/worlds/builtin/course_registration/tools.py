@@ -53,6 +53,7 @@ OWNER = "student_id"
 STUDENT, SECTION = four_digits("student number, four digits"), four_digits("section number, four digits")
 ENROLMENT = four_digits("enrolment number, four digits")
 MODE, REASON = choice("how the student attends", MODES), choice("why", REASONS)
+PLACE = {"student_id": STUDENT, "section_id": SECTION, "mode": MODE}
 TOPIC, METHOD = choice("what it is about", TOPICS), choice("how it is paid", METHODS)
 
 
@@ -70,6 +71,13 @@ def _barrier(desk: Desk, student_id: str, section: Record) -> str:
     times = {desk.read("sections", e["section_id"])["time"] for e in own if e["status"] == "enrolled"}
     student, titles = desk.read("students", student_id), {e["title"] for e in own}
     return barrier(student, section, titles, times, _load(desk, student_id))
+
+
+def _joinable(desk: Desk, student_id: str, section_id: str) -> Record:
+    section = desk.read("sections", section_id)
+    if why := _barrier(desk, student_id, section):
+        raise Refusal(f"section {section_id}: {why}")
+    return section
 
 
 def _take(desk: Desk, student_id: str, section_id: str, mode: str, status: str) -> str:
@@ -157,14 +165,11 @@ def get_section(desk: Desk, student_id: str, section_id: str) -> Any:
 @tool(
     ToolClass.WRITE,
     "Enrol a student in a section with a free seat.",
-    student_id=STUDENT,
-    section_id=SECTION,
-    mode=MODE,
+    optional=(),
+    **PLACE,
 )
 def enrol_student(desk: Desk, student_id: str, section_id: str, mode: str) -> Any:
-    section = desk.read("sections", section_id)
-    if why := _barrier(desk, student_id, section):
-        raise Refusal(f"section {section_id}: {why}")
+    section = _joinable(desk, student_id, section_id)
     if is_full(section):
         raise Refusal(f"section {section_id} is full")
     return _take(desk, student_id, section_id, mode, "enrolled")
@@ -173,14 +178,11 @@ def enrol_student(desk: Desk, student_id: str, section_id: str, mode: str) -> An
 @tool(
     ToolClass.WRITE,
     "Put a student on the waitlist of a full section.",
-    student_id=STUDENT,
-    section_id=SECTION,
-    mode=MODE,
+    optional=(),
+    **PLACE,
 )
 def join_waitlist(desk: Desk, student_id: str, section_id: str, mode: str) -> Any:
-    section = desk.read("sections", section_id)
-    if why := _barrier(desk, student_id, section):
-        raise Refusal(f"section {section_id}: {why}")
+    section = _joinable(desk, student_id, section_id)
     if not is_full(section):
         raise Refusal(f"section {section_id} has free seats")
     return _take(desk, student_id, section_id, mode, "waiting")
@@ -312,9 +314,8 @@ def open_case(desk: Desk, student_id: str, topic: str) -> Any:
 @tool(
     ToolClass.WRITE,
     "Enrol a student past all checks. For written orders of the dean.",
-    student_id=STUDENT,
-    section_id=SECTION,
-    mode=MODE,
+    optional=(),
+    **PLACE,
 )
 def force_enrol(desk: Desk, student_id: str, section_id: str, mode: str) -> Any:
     desk.read("students", student_id)

@@ -13,7 +13,7 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.library import state
 from muarl_cli.worlds.builtin.library.state import Tables
-from muarl_cli.worlds.draws import Drawn, another, email_address, fitting, phone_number
+from muarl_cli.worlds.draws import Drawn, fitting, other
 from muarl_cli.worlds.store import Record
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -28,8 +28,9 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "tier": state.TIERS,
     "event": state.EVENTS,
     "topic": state.TOPICS,
+    "title": tuple(f"{adjective} {noun}" for adjective in state.NEW_ADJECTIVES for noun in state.NOUNS),
 }
-"""slots with few values"""
+"""slots with few values, but for phone and email"""
 MEMBER_SLOTS: Mapping[str, tuple[str, ...]] = {
     "fine": ("method",),
     "upgrade": ("tier",),
@@ -132,14 +133,4 @@ def _record_refusal(intent: str, record: Record, books: Mapping[str, Record]) ->
 
 def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """A value of this slot other than `value`, for a change of mind."""
-    if slot == "phone":
-        options: tuple[Any, ...] = tuple(phone_number(rng) for _ in range(2))
-    elif slot == "email":
-        options = tuple(email_address(rng, state.NAMES, state.HOST) for _ in range(2))
-    elif slot == "title":
-        options = tuple(f"{adjective} {noun}" for adjective in state.NEW_ADJECTIVES for noun in state.NOUNS)
-    elif slot in OPTIONS:
-        options = OPTIONS[slot]
-    else:
-        raise ValueError(f"nobody changes their mind about {slot}")
-    return another(rng, options, value)
+    return other(rng, slot, value, OPTIONS, state.NAMES, state.HOST)

@@ -12,7 +12,7 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.meeting_room import state
 from muarl_cli.worlds.builtin.meeting_room.state import Tables
-from muarl_cli.worlds.draws import Drawn, another, email_address, fitting, phone_number
+from muarl_cli.worlds.draws import Drawn, fitting, other
 from muarl_cli.worlds.store import Record
 
 FEW, MANY = (2, 3, 4, 5, 6, 7, 8), (12, 16, 20, 24)
@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "room": state.ROOMS,
     "problem": state.PROBLEMS,
     "topic": state.TOPICS,
+    "visitor": tuple({"name": name, "company": firm} for name in state.SURNAMES for firm in state.COMPANIES),
 }
 """slots with few values; every room holds eight, so a change of mind about the number of people never overfills one"""
 EMPLOYEE_SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -140,13 +141,4 @@ def _booking_value(rng: random.Random, slot: str, booking: Record, times: set[st
 
 def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """A value of this slot other than `value`, for a change of mind."""
-    if slot == "phone":
-        return another(rng, [phone_number(rng) for _ in range(2)], value)
-    if slot == "email":
-        return another(rng, [email_address(rng, state.NAMES, state.HOST) for _ in range(2)], value)
-    if slot == "visitor":
-        guests = [{"name": name, "company": rng.choice(state.COMPANIES)} for name in state.SURNAMES]
-        return another(rng, guests, value)
-    if slot not in OPTIONS:
-        raise ValueError(f"nobody changes their mind about {slot}")
-    return another(rng, OPTIONS[slot], value)
+    return other(rng, slot, value, OPTIONS, state.NAMES, state.HOST)

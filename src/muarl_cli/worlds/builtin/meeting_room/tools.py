@@ -53,6 +53,7 @@ OWNER = "employee_id"
 EMPLOYEE, BOOKING = four_digits("employee number, four digits"), four_digits("booking number, four digits")
 ROOM, TIME = choice("the room", ROOMS), choice("the date and the hour", TIMES)
 PEOPLE, LAYOUT = integer("how many people come", 2, 24), choice("how the seats stand", LAYOUTS)
+MEETING = {"employee_id": EMPLOYEE, "room": ROOM, "time": TIME, "people": PEOPLE, "layout": LAYOUT}
 REASON = choice("why", REASONS)
 
 
@@ -127,11 +128,8 @@ def get_room(desk: Desk, employee_id: str, room: str) -> Any:
 @tool(
     ToolClass.WRITE,
     "Book a free room that needs no approval, for two hours.",
-    employee_id=EMPLOYEE,
-    room=ROOM,
-    time=TIME,
-    people=PEOPLE,
-    layout=LAYOUT,
+    optional=(),
+    **MEETING,
 )
 def book_room(desk: Desk, employee_id: str, room: str, time: str, people: int, layout: str) -> Any:
     if desk.read("rooms", room)["approval"]:
@@ -142,11 +140,8 @@ def book_room(desk: Desk, employee_id: str, room: str, time: str, people: int, l
 @tool(
     ToolClass.WRITE,
     "Ask for a free room that needs an approval, for two hours.",
-    employee_id=EMPLOYEE,
-    room=ROOM,
-    time=TIME,
-    people=PEOPLE,
-    layout=LAYOUT,
+    optional=(),
+    **MEETING,
 )
 def request_approval(desk: Desk, employee_id: str, room: str, time: str, people: int, layout: str) -> Any:
     return _reserve(desk, employee_id, room, time, people, layout, "pending")
