@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -160,27 +160,25 @@ def test_every_refused_goal_is_refused_by_the_tool_itself(name: str) -> None:
 @pytest.mark.parametrize("name", DECIDING)
 def test_among_intents_that_open_alike_only_one_is_right(name: str) -> None:
     """Whoever carries out another one than the policy says is refused by the tool or ends in another state."""
-    domain = builtin(name)
-    tried = 0
-    for task in domain.tasks("dev"):
-        for number, goal in enumerate(goals_of(task.brief)):
+    tried = list(rivals_carried_out(builtin(name), "dev"))
+    assert len(tried) >= 20
+    assert not [(task.id, rival) for task, rival, right in tried if right]
+
+
+def rivals_carried_out(domain: Domain, split: str) -> Iterator[tuple[Task, str, bool]]:
+    """For each goal whose words open another intent too: the task, that other intent, and whether the gold calls with
+    its write in place of the right one all go through and end in the gold state."""
+    for task in domain.tasks(split):
+        for goal in goals_of(task.brief):
             intent = domain.language.intents[goal.intent]
-            for rival in domain.language.rivals(intent) if not goal.refused else ():
-                world = domain.world(task)
-                right = GoldCall(intent.write, domain.language.write_call(intent, goal.final))
+            right = GoldCall(intent.write, domain.language.write_call(intent, goal.final))
+            for rival in () if goal.refused else domain.language.rivals(intent):
                 wrong = GoldCall(rival.write, domain.language.write_call(rival, goal.final))
-                done = [world.run(call.name, call.arguments) for call in replaced(task.gold, right, wrong)]
-                assert not all(r.ok for r in done) or world.fingerprint() != domain.gold_fingerprint(task), (
-                    task.id,
-                    number,
-                )
-                tried += 1
-    assert tried >= 20
-
-
-def replaced(calls: Sequence[GoldCall], old: GoldCall, new: GoldCall) -> list[GoldCall]:
-    assert old in calls
-    return [new if call == old else call for call in calls]
+                world = domain.world(task)
+                assert right in task.gold
+                calls = [wrong if call == right else call for call in task.gold]
+                through = all(world.run(call.name, call.arguments).ok for call in calls)
+                yield task, rival.name, through and world.fingerprint() == domain.gold_fingerprint(task)
 
 
 @pytest.mark.parametrize("name", FORBIDDING)
