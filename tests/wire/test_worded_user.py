@@ -72,7 +72,7 @@ def write_task(changing: bool = False) -> Task:
     return next(t for t in RETAIL.tasks("dev") if t.writes and any(g.change for g in goals_of(t.brief)) is changing)
 
 
-@pytest.mark.parametrize("name", ["retail", "library"])
+@pytest.mark.parametrize("name", ["retail", "library", "job_application", "rental"])
 async def test_a_faithful_model_gives_the_scripted_users_outcome_in_other_words(name: str) -> None:
     domain = builtin(name)
     differ = 0
