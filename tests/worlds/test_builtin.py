@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
 from fakes.talks import LIMITS, play, stage_of
+from scoring.judged_talks import talk
 
 from muarl_cli.agents.floors import DoNothing, TransferOnly
 from muarl_cli.agents.scripted import Manner
-from muarl_cli.conversation.events import ToolClass
+from muarl_cli.conversation.events import Kind, ToolClass
 from muarl_cli.conversation.loop import converse
 from muarl_cli.conversation.tools import Toolbox, ToolCall
+from muarl_cli.scoring.layers import judge
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.worlds.domain import BUILTIN, Domain, builtin
 from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import said, value_text
-from muarl_cli.worlds.scenario import Task
+from muarl_cli.worlds.scenario import GoldCall, Task
 
 SPLITS = ("test", "dev", "train")
 each_scenario = pytest.mark.parametrize("name", BUILTIN)
+DECIDING = [
+    name for name in BUILTIN if any(map(builtin(name).language.rivals, builtin(name).language.intents.values()))
+]
+"""scenarios in which the policy decides between writes"""
+FORBIDDING = [name for name in BUILTIN if any(rule["kind"] == "forbidden" for rule in builtin(name).rules)]
 
 
 @cache
@@ -79,12 +88,12 @@ def test_families_are_distinct_after_masking_values(name: str) -> None:
         for intent in language.intents.values()
     }
     assert len(set(masked.values())) == len(masked)
-    raised: dict[str, set[tuple[object, ...]]] = {}
+    alike: dict[tuple[str, ...], set[tuple[object, ...]]] = {}
     for intent in language.intents.values():
-        assert len(set(intent.open)) == len(intent.open)
-        for words in intent.open:
-            raised.setdefault(words, set()).add((intent.open, intent.slots, intent.read, intent.read_arguments))
-    assert all(len(kinds) == 1 for kinds in raised.values())
+        alike.setdefault(intent.open, set()).add((intent.slots, intent.read, intent.read_arguments))
+    openings = [words for options in alike for words in options]
+    assert len(set(openings)) == len(openings)
+    assert all(len(needs) == 1 for needs in alike.values())
 
 
 @each_scenario
@@ -146,6 +155,49 @@ def test_every_refused_goal_is_refused_by_the_tool_itself(name: str) -> None:
                 assert not result.ok, (task.id, goal)
                 seen += 1
     assert seen >= 0.1 * len(every_task(name))
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_among_intents_that_open_alike_only_one_is_right(name: str) -> None:
+    """Whoever carries out another one than the policy says is refused by the tool or ends in another state."""
+    domain = builtin(name)
+    tried = 0
+    for task in domain.tasks("dev"):
+        for number, goal in enumerate(goals_of(task.brief)):
+            intent = domain.language.intents[goal.intent]
+            for rival in domain.language.rivals(intent) if not goal.refused else ():
+                world = domain.world(task)
+                right = GoldCall(intent.write, domain.language.write_call(intent, goal.final))
+                wrong = GoldCall(rival.write, domain.language.write_call(rival, goal.final))
+                done = [world.run(call.name, call.arguments) for call in replaced(task.gold, right, wrong)]
+                assert not all(r.ok for r in done) or world.fingerprint() != domain.gold_fingerprint(task), (
+                    task.id,
+                    number,
+                )
+                tried += 1
+    assert tried >= 20
+
+
+def replaced(calls: Sequence[GoldCall], old: GoldCall, new: GoldCall) -> list[GoldCall]:
+    assert old in calls
+    return [new if call == old else call for call in calls]
+
+
+@pytest.mark.parametrize("name", FORBIDDING)
+def test_using_a_forbidden_tool_is_found(name: str) -> None:
+    domain = builtin(name)
+    rules = [rule for rule in domain.rules if rule["kind"] == "forbidden"]
+    task = next(t for t in domain.tasks("dev") if t.writes and all(not g.refused for g in goals_of(t.brief)))
+    episode = talk(domain, task, "careful")
+    at = max(e.i for e in episode.events if e.kind is Kind.CALL and e.call and e.call.klass is ToolClass.WRITE)
+    for rule in rules:
+        for tool in rule["tools"]:
+            events = [
+                replace(e, call=replace(e.call, name=tool)) if e.call and e.i in (at, at + 1) else e
+                for e in episode.events
+            ]
+            assert rule["id"] in judge(replace(episode, events=tuple(events)), domain, task).failed_rules
+            assert next(t for t in domain.tools if t.name == tool).klass is ToolClass.WRITE
 
 
 @each_scenario

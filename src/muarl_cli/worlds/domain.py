@@ -146,6 +146,10 @@ class Domain:
                     f"- When the agent asks you to confirm, you change your mind: {words} shall be "
                     f"{value_text(goal.change.value)} instead. If it was already done without asking, say so then."
                 )
+            if self.language.rivals(intent):
+                lines.append(
+                    "- How this is carried out is for the agent to say: agree to it where your values are right."
+                )
             if goal.refused:
                 lines.append("- If the agent says that this is not possible, accept it.")
         return "\n".join(lines)
