@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from worlds.test_recruiting_and_letting import READERS, RIVALS, every_goal, reason_of, seen_by
+from worlds.test_recruiting_and_letting import READERS, every_goal, reason_of, seen_by
 
 from muarl_cli.worlds.domain import builtin
 
@@ -21,7 +21,6 @@ def main() -> None:
     reasons: set[tuple[str, str]] = set()
     for name, allows in READERS.items():
         domain = builtin(name)
-        rival = {a: b for pair in RIVALS[name] for a, b in (pair, pair[::-1])}
         for task, goal in every_goal(domain):
             seen = seen_by(domain, task, goal)
             found["goals"] += 1
@@ -29,9 +28,9 @@ def main() -> None:
             found["refused"] += bool(goal.refused)
             if goal.refused:
                 reasons.add((name, reason_of(goal)))
-            if goal.intent in rival:
+            for rival in domain.language.rivals(domain.language.intents[goal.intent]):
                 found["either_or"] += 1
-                found["one_right"] += not allows(rival[goal.intent], goal.slots, seen)
+                found["one_right"] += not allows(rival.name, goal.slots, seen)
     print(json.dumps({**found, "reasons": len(reasons)}))
 
 

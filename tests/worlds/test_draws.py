@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muarl_cli.worlds.draws import another, fitting, other
+from muarl_cli.worlds.draws import Drawn, another, chosen, fitting, other
 
 RECORDS = {str(n): {"why": "rare" if n == 0 else "often" if n < 50 else ""} for n in range(100)}
 
@@ -53,3 +53,29 @@ def test_spread_out_a_rare_reason_comes_as_often_as_a_common_one() -> None:
         return Counter(row[1] for row in drawn if row)
 
     assert reasons(False)["rare"] < 40 and 160 < reasons(True)["rare"] < 240
+
+
+GOALS: list[Drawn] = [
+    ({"loan_id": str(n)}, "it is gone" if n == 0 else "the loan is 7 days late", {}) for n in range(9)
+]
+POSSIBLE: list[Drawn] = [({"loan_id": str(n)}, "", {}) for n in range(20, 29)]
+
+
+@given(st.integers(), st.sampled_from(["possible", "refused"]), st.integers(0, 30).map(str))
+@settings(max_examples=50)
+def test_a_chosen_goal_fits_the_wish_and_leaves_an_earlier_ones_record_alone(seed: int, wish: str, used: str) -> None:
+    row = chosen(random.Random(seed), GOALS + POSSIBLE, wish, {"loan_id": used}, ("loan_id",))
+    assert row in (GOALS if wish == "refused" else POSSIBLE)
+    assert row and row[0]["loan_id"] != used
+
+
+def test_no_goal_is_chosen_where_none_fits() -> None:
+    assert chosen(random.Random(0), GOALS, "possible", {}, ("loan_id",)) is None
+    assert chosen(random.Random(0), GOALS[:1], "refused", {"loan_id": "0"}, ("loan_id",)) is None
+
+
+def test_of_refusals_a_rare_reason_is_not_crowded_out_by_a_common_one() -> None:
+    rng = random.Random(1)
+    drawn = [chosen(rng, GOALS, "refused", {}, ("loan_id",)) for _ in range(400)]
+    reasons = Counter(row[1] for row in drawn if row)
+    assert reasons["it is gone"] > 300 and reasons["the loan is 7 days late"] > 0

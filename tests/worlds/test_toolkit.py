@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muarl_cli.conversation.events import ToolClass, Write
 from muarl_cli.worlds.store import Base, Store
-from muarl_cli.worlds.toolkit import Desk, Refusal, StoreWorld, change_once, evaluate, integer, tool, toolset
+from muarl_cli.worlds.toolkit import Desk, Refusal, StoreWorld, change_once, evaluate, integer, refuse, tool, toolset
 
 
 @tool(ToolClass.WRITE, "Move a thing.", place=integer("where", 0, 9))
@@ -62,6 +62,23 @@ def test_what_is_not_ones_own_or_not_in_the_right_status_is_refused_by_name() ->
     for refused in (lambda: desk().own("things", "thing", "9", "1"), lambda: desk().in_status("things", "thing", "9")):
         with pytest.raises(Refusal, match="no thing 9"):
             refused()
+
+
+def test_of_what_an_owner_may_have_once_the_first_is_kept() -> None:
+    own = Desk(Store(Base({"persons": {"1": {}}, "notes": {}})), "person_id")
+    assert own.add_once("notes", "1", "has a note", topic="noise") == "ok"
+    assert own.writes == [Write("note", "1", "1")]
+    with pytest.raises(Refusal, match="person 1 has a note"):
+        own.add_once("notes", "1", "has a note", topic="light")
+    with pytest.raises(Refusal, match="no person 2"):
+        own.add_once("notes", "2", "has a note", topic="light")
+    assert own.read("notes", "1") == {"person_id": "1", "topic": "noise"}
+
+
+def test_only_a_reason_refuses() -> None:
+    refuse("")
+    with pytest.raises(Refusal, match="it is late"):
+        refuse("it is late")
 
 
 def test_a_field_changes_once_and_another_one_still_can() -> None:

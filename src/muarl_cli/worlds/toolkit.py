@@ -77,6 +77,14 @@ class Desk:
             number = (number + 1) % 9000
         return str(1000 + number)
 
+    def add_once(self, table: str, owner: str, taken: str, **fields: Any) -> str:
+        """Add the one record that an owner may have in this table; refuses a second one, which is `taken`."""
+        self.read(f"{self.owner_field.removesuffix('_id')}s", owner)
+        if self.find(table, **{self.owner_field: owner}):
+            raise Refusal(f"{self.owner_field.removesuffix('_id')} {owner} {taken}")
+        self.save(table, owner, {self.owner_field: owner} | fields)
+        return "ok"
+
     def save(self, table: str, key: str, record: Record) -> None:
         self.store.put(table, key, record)
         owner = key if table == f"{self.owner_field.removesuffix('_id')}s" else str(record.get(self.owner_field, ""))

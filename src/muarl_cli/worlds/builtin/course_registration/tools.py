@@ -304,11 +304,7 @@ def update_student(desk: Desk, student_id: str, changes: dict[str, str]) -> Any:
     topic=TOPIC,
 )
 def open_case(desk: Desk, student_id: str, topic: str) -> Any:
-    desk.read("students", student_id)
-    if desk.find("cases", student_id=student_id):
-        raise Refusal(f"student {student_id} already has an open case")
-    desk.save("cases", student_id, {"student_id": student_id, "topic": topic})
-    return "ok"
+    return desk.add_once("cases", student_id, "already has an open case", topic=topic)
 
 
 @tool(

@@ -285,11 +285,7 @@ def update_candidate(desk: Desk, candidate_id: str, changes: dict[str, Any]) -> 
     topic=choice("what it is about", TOPICS),
 )
 def leave_note(desk: Desk, candidate_id: str, topic: str) -> Any:
-    desk.read("candidates", candidate_id)
-    if desk.find("notes", candidate_id=candidate_id):
-        refuse(f"candidate {candidate_id} has left a note")
-    desk.save("notes", candidate_id, {"candidate_id": candidate_id, "topic": topic})
-    return "ok"
+    return desk.add_once("notes", candidate_id, "has left a note", topic=topic)
 
 
 @tool(

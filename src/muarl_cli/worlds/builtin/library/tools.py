@@ -249,11 +249,7 @@ def join_event(desk: Desk, member_id: str, event: str, seats: int) -> Any:
     topic=choice("what it is about", TOPICS),
 )
 def leave_note(desk: Desk, member_id: str, topic: str) -> Any:
-    desk.read("members", member_id)
-    if desk.find("notes", member_id=member_id):
-        raise Refusal(f"member {member_id} already left a note")
-    desk.save("notes", member_id, {"member_id": member_id, "topic": topic})
-    return "ok"
+    return desk.add_once("notes", member_id, "already left a note", topic=topic)
 
 
 TOOLS = toolset(

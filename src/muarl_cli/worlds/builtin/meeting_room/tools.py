@@ -245,11 +245,7 @@ def register_visitor(desk: Desk, booking_id: str, visitor: dict[str, str]) -> An
     problem=choice("what is wrong", PROBLEMS),
 )
 def report_fault(desk: Desk, employee_id: str, room: str, problem: str) -> Any:
-    desk.read("employees", employee_id)
-    if desk.find("reports", employee_id=employee_id):
-        raise Refusal(f"employee {employee_id} already made a report")
-    desk.save("reports", employee_id, {"employee_id": employee_id, "room": room, "problem": problem})
-    return "ok"
+    return desk.add_once("reports", employee_id, "already made a report", room=room, problem=problem)
 
 
 @tool(
@@ -271,11 +267,7 @@ def update_employee(desk: Desk, employee_id: str, changes: dict[str, str]) -> An
     topic=choice("what it is about", TOPICS),
 )
 def open_ticket(desk: Desk, employee_id: str, topic: str) -> Any:
-    desk.read("employees", employee_id)
-    if desk.find("tickets", employee_id=employee_id):
-        raise Refusal(f"employee {employee_id} already has an open ticket")
-    desk.save("tickets", employee_id, {"employee_id": employee_id, "topic": topic})
-    return "ok"
+    return desk.add_once("tickets", employee_id, "already has an open ticket", topic=topic)
 
 
 @tool(

@@ -307,11 +307,7 @@ def update_client(desk: Desk, client_id: str, changes: dict[str, str]) -> Any:
     topic=choice("what it is about", TOPICS),
 )
 def leave_note(desk: Desk, client_id: str, topic: str) -> Any:
-    desk.read("clients", client_id)
-    if desk.find("notes", client_id=client_id):
-        refuse(f"client {client_id} has left a note")
-    desk.save("notes", client_id, {"client_id": client_id, "topic": topic})
-    return "ok"
+    return desk.add_once("notes", client_id, "has left a note", topic=topic)
 
 
 TOOLS = toolset(
