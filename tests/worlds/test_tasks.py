@@ -63,7 +63,7 @@ def test_no_gold_write_has_no_hash() -> None:
     ("refs", "message"),
     [
         (["nowhere:retail:test"], "builtin"),
-        (["builtin:bakery:test"], "retail, library"),
+        (["builtin:bakery:test"], "library, retail"),
         (["builtin:retail:exam"], "test, dev, train"),
         (["builtin:retail:test:no-such-task"], "no-such-task"),
     ],

@@ -28,7 +28,7 @@ from muarl_cli.worlds.scenario import Outcome, Task
 from muarl_cli.worlds.store import Base
 from muarl_cli.worlds.toolkit import StoreWorld
 
-BUILTIN = ("retail", "library", "course_registration", "meeting_room", "job_application", "rental")
+BUILTIN = ("job_application", "course_registration", "rental", "meeting_room", "library", "retail")
 """the order in which `--scenarios N` takes them"""
 STATE_SEED = 1
 AFTER_WRITE = "inject:mind_change_after_write"
