@@ -49,7 +49,7 @@ class ImportedDomain(Domain):
         self.__dict__.update(copy.copy(base).__dict__)  # the scenario's data and state are shared, its tasks are not
         self.source = source
         self._gold, self._tasks = {}, {}
-        self._shapes = shapes
+        self._imported = shapes
 
     def splits(self) -> tuple[str, ...]:
         return (SPLIT,)
@@ -62,7 +62,7 @@ class ImportedDomain(Domain):
                 code=ExitCode.USAGE,
             )
         if split not in self._tasks:
-            drawn = [self.draw(name, shapes) for name, shapes in self._shapes.items()]
+            drawn = [self.draw(name, shapes) for name, shapes in self._imported.items()]
             self._tasks[split] = tuple(task for task in drawn if task is not None)
         return self._tasks[split]
 
@@ -95,7 +95,7 @@ class ImportedDomain(Domain):
             goal = self._goal(rng, subject, shape, used)
             if goal is None:
                 return None
-            used = dict(goal.slots) | {"intent": goal.intent}
+            used = dict(goal.slots) | {"intent": goal.intent, "refused": goal.refused}
             goals.append(goal)
         return goals
 
