@@ -16,11 +16,12 @@ from engines import contract
 from fakes.vllm_like_server import ROUTES, VllmLikeServer
 
 from muarl_cli.conversation.protocols import InfraFault
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.canary import canary_of
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.engines.protocol import Engine, Sampling
 from muarl_cli.engines.vllm_server import VllmServer, open_servers
-from muarl_cli.engines.wire import RetryPolicy, Wire, resolve_address
+from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.errors import MuarlError
 
 ONCE = RetryPolicy(attempts=1, request_seconds=20)

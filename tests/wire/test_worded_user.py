@@ -18,8 +18,9 @@ from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind, ToolCl
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import Stage, UserTurn
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.chat import ChatModel
-from muarl_cli.engines.wire import RetryPolicy, Wire, resolve_address
+from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.users.cassette import Cassette, NoSpeaker
 from muarl_cli.users.llm import LlmUsers

@@ -16,7 +16,7 @@ from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow
 from muarl_cli.conversation.tools import ToolCall, parse_arguments
 from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, RawCall
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed
 
 _ILLEGAL_NAME = re.compile(r"[^a-zA-Z0-9_-]")

@@ -20,6 +20,7 @@ from muarl_cli.cli import (
     config,
     evaluate,
     gate,
+    import_,
     ls,
     play,
     report,
@@ -128,6 +129,7 @@ _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Real conversations: tasks, rates and personas of users.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 

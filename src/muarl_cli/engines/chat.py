@@ -15,7 +15,9 @@ from typing import Any
 
 from muarl_cli.conversation.protocols import Usage
 from muarl_cli.conversation.tools import ToolSpec
-from muarl_cli.engines.wire import Address, Filtered, Wire, usage_of
+from muarl_cli.engines.address import Address
+from muarl_cli.engines.refusals import Filtered
+from muarl_cli.engines.wire import Wire, usage_of
 
 Message = Mapping[str, Any]
 

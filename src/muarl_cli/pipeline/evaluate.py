@@ -95,7 +95,7 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
         }
         if seen:
             talk.warn(f"{len(seen)} of these tasks were trained on: this is no held-out score")
-        code = ExitCode.OK if scores[name].result in ("ok", "empty") else ExitCode.PARTIAL
+        code = ExitCode.OK if all(score.complete for score in scores.values()) else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
 
 

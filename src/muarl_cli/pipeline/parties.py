@@ -53,6 +53,12 @@ class Agents:
     wires: list[Any] = field(default_factory=list)
     """connections to served models, which are let go in the end"""
 
+    async def probe(self) -> None:
+        """Raises `MuarlError` where a chat model does not answer or is not there; engines are asked when they open."""
+        chat = getattr(self.fixed, "chat", None)
+        if chat is not None:
+            await chat.wire.check(chat.model)
+
     async def close(self) -> None:
         """Let go of the connections to served models."""
         for wire in self.wires:
@@ -125,6 +131,7 @@ class Users:
         self._speakers: dict[str, Any] = {}
         self._spend = (prices, max_usd, folder)
         kinds = {name for name, _ in shares}
+        self._served = "llm" in kinds
         self.remote = bool(kinds & {"llm", "human"})
         """whether turns come from outside of this process"""
         rivals = sorted(kinds & {"llm", "replay"} | (set() if settings.local else kinds & {"hf"}))
@@ -142,6 +149,12 @@ class Users:
         if key not in self._made:
             self._made[key] = self._make(scenario, draw)
         return self._made[key]
+
+    async def probe(self) -> None:
+        """Raises `MuarlError` where the address of an llm user does not answer or does not serve the model."""
+        if self._served:
+            speaker, _ = self._speaker("llm")
+            await speaker.wire.check(speaker.model)
 
     async def close(self) -> None:
         """Let go of the connections to served models."""
@@ -197,7 +210,7 @@ class Users:
 
                 speaker: Any = open_hf_speaker(own.local or own.model)
             else:
-                speaker = chat_model(own.model, own.base_url, *self._spend)
+                speaker = chat_model(own.model, own.base_url, *self._spend, own.timeout)
             recorder = next((made for _, made in self._speakers.values() if made and made.recording), None)
             if recorder is None and own.cassette:
                 recorder = Cassette(Path(own.cassette), recording=True)
@@ -231,14 +244,19 @@ def scripted_user(scenario: Scenario, injectors: Mapping[str, float] | None = No
     return MinimalUsers()
 
 
-def chat_model(model: str, base_url: str, prices: Mapping[str, Price], max_usd: float, folder: Path) -> Any:
-    """A model behind an OpenAI-compatible address; an address that is not on this machine needs a spend cap."""
+def chat_model(
+    model: str, base_url: str, prices: Mapping[str, Price], max_usd: float, folder: Path, timeout: float | None = None
+) -> Any:
+    """A model behind an OpenAI-compatible address; an address that is not on this machine needs a spend cap. `timeout`:
+    seconds to wait for a reply, where the wire's own patience is too long."""
     from muarl_cli.engines.chat import ChatModel
-    from muarl_cli.engines.wire import open_wire
+    from muarl_cli.engines.wire import RetryPolicy, open_wire
     from muarl_cli.records.ledger import Price as LedgerPrice
 
+    retry = RetryPolicy(request_seconds=timeout) if timeout else None
     known = {name: LedgerPrice(price.input, price.output) for name, price in prices.items()}
-    return ChatModel(open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known), model)
+    wire = open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known, retry=retry)
+    return ChatModel(wire, model)
 
 
 @dataclass
@@ -297,11 +315,13 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     """The policy as the agent of a run: on the servers that `settings.engines` names, else in this process."""
     if not settings.engines:
         return Agents("policy", fixed=policy.agent(settings, version), in_process=True)
+    from muarl_cli.engines.address import resolve_address
+    from muarl_cli.engines.limiter import Limiter
     from muarl_cli.engines.vllm_server import open_servers
-    from muarl_cli.engines.wire import Wire, resolve_address
+    from muarl_cli.engines.wire import Wire
 
     addresses = [resolve_address(url) for url in settings.engines]
-    wires = [Wire(address, connections=settings.in_flight) for address in addresses]
+    wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
     return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
 

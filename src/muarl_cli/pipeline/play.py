@@ -21,9 +21,11 @@ from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
+from muarl_cli.errors import ExitCode
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline.parties import Agents, Users, stage_of
 from muarl_cli.records.log import EpisodeLog
+from muarl_cli.scoring.summary import MAX_FAULT_SHARE
 from muarl_cli.worlds.scenario import Scenario, Task
 
 FLUSH = 64
@@ -134,6 +136,11 @@ def _grade(
     return (outcome.reward if reason.graded else 0.0), outcome.state, dict(outcome.detail)
 
 
+def replaced_code(faults: int, episodes: int) -> ExitCode:
+    """The exit code of a stage that replaces invalid episodes by others: a few are its daily work, many are not."""
+    return ExitCode.PARTIAL if faults > MAX_FAULT_SHARE * episodes else ExitCode.OK
+
+
 class Player:
     """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
@@ -148,6 +155,7 @@ class Player:
     ) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around = around
+        self._probed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,14 +166,24 @@ class Player:
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
+        done = self._done()
+        owed = [j for j in jobs if j.key.episode_id not in done]
+        if owed:
+            await self._probe()
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
-        owed = [j for j in jobs if j.key.episode_id not in self._done()]
         if self._immediate():
             await self._in_waves(owed, FLUSH, on_done)
         else:
             await self._as_they_finish(owed, on_done)
         return [self.log.read(j.key.episode_id, rows=True) for j in jobs]
+
+    async def _probe(self) -> None:
+        """Once, before the first episode: whoever is served answers. A dead address would look like many faults."""
+        if not self._probed:
+            await self.agents.probe()
+            await self.users.probe()
+            self._probed = True
 
     def _done(self) -> set[str]:
         return self.log.done_ids()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, deliver, load_policy, open_policy
-from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rollout import free_keys, take
 from muarl_cli.pipeline.sft import checkpoint_hash, load_tensors, save
@@ -54,7 +54,7 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(not settings.engines)) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
-            return folder.summary
+            return _with_code(folder.summary)
         tasks = take(load_tasks(settings.tasks), settings.max_tasks)
         started = checkpoint.load_latest(out, talk.warn)
         policy = load_policy(
@@ -72,7 +72,11 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         write_lineage(out, lineage)
         summary["artifact"] = artifact_hash(out)
         talk.say(f"next: muarl eval --model {out}")
-        return folder.finish(summary)
+        return _with_code(folder.finish(summary))
+
+
+def _with_code(summary: dict[str, Any]) -> dict[str, Any]:
+    return summary | {"exit_code": int(replaced_code(summary.get("faults", 0), summary["episodes"]))}
 
 
 def _lineage(settings: RlTrain, folder: RunFolder, tasks: list[tuple[Scenario, Task]]) -> Lineage:
@@ -168,6 +172,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     return {
         "steps": trainer.step,
         "episodes": len(own.log),
+        "faults": len(own.log) - len(own.log.done_ids()),
         "reward": row.get("reward"),
         "checkpoint": checkpoint_hash(own.out, talk),
     }

@@ -73,7 +73,7 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
         )
         talk.show(comparison_table({settings.agent: scores}, title="Scores of these rollouts").rich())
         summary = {"score": scores.headline(), "full": scores.to_json(), "artifact": artifact_hash(out)}
-        code = ExitCode.OK if scores.result in ("ok", "empty") else ExitCode.PARTIAL
+        code = ExitCode.OK if scores.complete else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
-from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of
+from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of, replaced_code
 from muarl_cli.records.lineage import Lineage, TaskMark, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
@@ -28,6 +28,8 @@ from muarl_cli.worlds.scenario import Scenario
 STAGE = "synth-coldstart"
 ORDER = tuple(("builtin", name) for name in BUILTIN)
 """the printed order: `--scenarios N` takes the first N"""
+INVALID = "invalid"
+"""how the reason begins with which an invalid episode is not accepted"""
 
 
 def chosen(wanted: str) -> list[Scenario]:
@@ -77,10 +79,12 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
                 tasks=[mark for mark in marks if mark.task_hash in held],
             ),
         )
+        faults = sum(reason.startswith(INVALID) for verdict in verdicts.values() for reason in verdict["reasons"])
         manners = Counter(str(e.agent["model"]) for e in accepted)
         summary: dict[str, Any] = {
             "accepted": len(accepted),
             "held": len(verdicts),
+            "faults": faults,
             "acceptance": round(len(accepted) / max(1, len(verdicts)), 4),
             "accepted_by_scenario": dict(sorted(Counter(e.scenario for e in accepted).items())),
             "accepted_by_teacher": dict(sorted(manners.items())),
@@ -95,7 +99,7 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
             )
             talk.warn(summary["habit"])
         talk.say(f"next: muarl sft --data {out}")
-        return folder.finish(summary)
+        return folder.finish(summary) | {"exit_code": int(replaced_code(faults, len(verdicts)))}
 
 
 def _teacher(settings: SynthColdstart, out: Path) -> Agents:
@@ -156,7 +160,7 @@ async def _hold(
 def _verdict(settings: SynthColdstart, episode: Episode, accepted: int) -> dict[str, Any]:
     reasons = []
     if not episode.valid:
-        reasons.append(f"invalid: {episode.end.reason.value}")
+        reasons.append(f"{INVALID}: {episode.end.reason.value}")
     elif settings.accept == "outcome" and episode.reward != 1:
         reasons.append("outcome: the end state is not the gold one")
     elif accepted >= settings.count:

@@ -115,6 +115,11 @@ class ScoreSummary:
             "write_tasks_only": self.write_tasks.mean if self.write_tasks else None,
         }
 
+    @property
+    def complete(self) -> bool:
+        """Whether every planned episode is there and valid."""
+        return self.done >= self.planned and self.valid == self.done
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: numbers, strings, null; no NaN."""
         return {

@@ -83,6 +83,8 @@ class User(Group):
     """sampling temperature of an llm or hf user"""
     max_tokens: Count
     """tokens a user turn of an llm or hf user"""
+    timeout: Positive
+    """seconds to wait for one reply of an llm user, before it is asked for again"""
     personas: dict[str, dict[str, NotNegative]]
     """weights of persona axes for users that a model words, as {verbosity: {terse: 0.3, standard: 0.7}}; {} = none"""
     cassette: str

@@ -15,7 +15,7 @@ from muarl_cli.conversation.protocols import Stage, Usage
 from muarl_cli.engines.chat import ChatSampling, Finish, Reply
 from muarl_cli.engines.protocol import Engine, Sampling
 from muarl_cli.engines.protocol import Finish as Drawn
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.training.chat_format import ChatFormat, Rendering, TokenList
 
 TOP_P = 1.0

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import Stage, Usage, UserFault, UserSession, UserTurn
 from muarl_cli.engines.chat import ChatSampling, Finish, Reply
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed, digest
 from muarl_cli.users.agenda import AgendaUser
 from muarl_cli.users.cassette import Cassette

@@ -6,6 +6,7 @@ Invariant: a source that is not installed is an error that says how to get it, n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
@@ -25,6 +26,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.tau2 import tau2_scenario
 
         return tau2_scenario(name)
+    if (Path(source) / "shapes.jsonl").exists():
+        from muarl_cli.worlds.imported import imported
+
+        return imported(source, name)
     known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
         f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE

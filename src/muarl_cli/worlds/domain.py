@@ -66,9 +66,13 @@ class Domain:
                 code=ExitCode.USAGE,
             )
         if split not in self._tasks:
-            generator = TaskGenerator(self.name, self.language, self._module, self._tables, self._shapes)
-            self._tasks.update(generator.splits(up_to=split))
+            self._tasks.update(self.generator.splits(up_to=split))
         return self._tasks[split]
+
+    @property
+    def generator(self) -> TaskGenerator:
+        """A fresh generator of this domain's tasks."""
+        return TaskGenerator(self.name, self.language, self._module, self._tables, self._shapes)
 
     @cached_property
     def _tables(self) -> Any:

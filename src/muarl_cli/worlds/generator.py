@@ -7,7 +7,7 @@ dev splits are drawn first, so that they do not depend on how many training task
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -39,7 +39,7 @@ class TaskGenerator:
         shapes: Mapping[tuple[str, ...], int] = SHAPES,
     ) -> None:
         self.name, self.language, self.module, self.tables, self.shapes = name, language, module, tables, shapes
-        self._subjects = module.subjects(tables)
+        self.subjects = module.subjects(tables)
         self._task_hashes: set[str] = set()
         self._write_hashes: set[str] = set()
 
@@ -67,7 +67,7 @@ class TaskGenerator:
 
     def _draw(self, rng: random.Random, split: str, number: int) -> Task | None:
         shape = rng.choices(list(self.shapes), list(self.shapes.values()))[0]
-        subject = rng.choice(self._subjects)
+        subject = rng.choice(self.subjects)
         changing = rng.randrange(len(shape)) if rng.random() < CHANGE_SHARE else -1
         if changing >= 0 and shape[changing] == "refused" and "write" in shape:
             changing = shape.index("write")
@@ -80,7 +80,7 @@ class TaskGenerator:
                 return None
             used = dict(goal.slots) | {"intent": goal.intent, "refused": goal.refused}
             goals.append(_still_unknown(goal, goals))
-        return self._task(split, number, goals)
+        return self.task(split, number, goals)
 
     def _goal(
         self,
@@ -120,7 +120,8 @@ class TaskGenerator:
         needed = {slot: slots[slot] for slot in intent.slots}
         return Goal(intent.name, needed, tuple(tell), unknown, planned, refused)
 
-    def _task(self, split: str, number: int, goals: list[Goal]) -> Task:
+    def task(self, split: str, number: int, goals: Sequence[Goal]) -> Task:
+        """The task of these goals, with the gold calls that they make."""
         gold: list[GoldCall] = []
         writes: list[GoldCall] = []
         for goal in goals:
