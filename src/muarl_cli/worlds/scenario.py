@@ -8,7 +8,7 @@ writes alone, and an empty one never matches anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +17,9 @@ from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import World
 from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.hashing import digest
+
+
+_OUTPUTS = "outputs_count"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,17 @@ class Task:
     def writes(self) -> bool:
         """Whether solving it takes a write."""
         return bool(self.gold_writes)
+
+
+def without_outputs(task: Task) -> Task:
+    """The task with what must be said left out of its reward, as the paper trains. It stays the same task: its hashes
+    do not change."""
+    return replace(task, extra={**task.extra, _OUTPUTS: False})
+
+
+def outputs_count(task: Task) -> bool:
+    """Whether what must be said is part of the task's reward."""
+    return bool(task.extra.get(_OUTPUTS, True))
 
 
 @dataclass(frozen=True)
