@@ -142,6 +142,8 @@ class Stage:
     """said for the agent before the user opens ("" for none)"""
     seed: int
     """of this rollout; sessions derive their own streams from it"""
+    user_tools: tuple[ToolSpec, ...] = ()
+    """dual control: the user's own tools, which the agent is not shown"""
 
 
 @runtime_checkable

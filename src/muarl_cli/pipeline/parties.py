@@ -327,7 +327,15 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
 
 def stage_of(scenario: Scenario, seed: int) -> Stage:
     """What both parties are told when an episode opens."""
-    return Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, seed)
+    return Stage(
+        scenario.name,
+        scenario.policy,
+        scenario.compact,
+        tuple(scenario.tools),
+        scenario.greeting,
+        seed,
+        tuple(getattr(scenario, "user_tools", ())),
+    )
 
 
 def needs_write(tasks: list[tuple[Scenario, Task]]) -> dict[str, bool]:
