@@ -1,9 +1,9 @@
 """An agent that plays a task's gold calls: the proof that a world, its end-state check and the loop agree.
 
-It makes one call a turn (calls that fail inside gold are part of gold) and asks the user for those that are the user's,
-then says what must be communicated, then closes. The next move depends only on how many moves were made, so that a stateless server can play the same part over
-the wire. Invariant: with nothing dropped it reaches the gold end state; with the last effective write dropped it does
-not.
+It makes one call a turn (calls that fail inside gold are part of gold) and asks the user for those that are the user's;
+then it says what must be communicated, then closes. The next move depends only on how many moves were made, so that a
+stateless server can play the same part over the wire. Invariant: with nothing dropped it reaches the gold end state;
+with the last effective write dropped it does not.
 """
 
 from __future__ import annotations

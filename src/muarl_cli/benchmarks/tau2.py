@@ -160,9 +160,7 @@ class Tau2Scenario:
             extra=extra,
         )
 
-    def _replay(
-        self, task_id: str, gold: Sequence[GoldCall], start: Mapping[str, Any] | None
-    ) -> tuple[GoldCall, ...]:
+    def _replay(self, task_id: str, gold: Sequence[GoldCall], start: Mapping[str, Any] | None) -> tuple[GoldCall, ...]:
         """Play the gold calls on a fresh world; remember the end state, return the calls that changed anything."""
         world = Tau2World(self.package, start)
         effective = tuple(call for call in gold if world.execute(call.name, call.arguments, call.requestor).writes)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
+from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
@@ -165,6 +166,13 @@ class Users:
     def _worded(self, scenario: Scenario, draw: Draw) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
+        if draw.backend == "hf" and user_tools_of(scenario):
+            raise MuarlError(
+                f"an hf user cannot play {scenario.source}:{scenario.name}",
+                why="its users have tools of their own, and a local model is not shown any",
+                next_step="serve the model and name it with --user-model and --user-base-url",
+                code=ExitCode.USAGE,
+            )
         speaker, cassette = self._speaker(draw.backend)
         scripted = scripted_user(scenario)
         return LlmUsers(
@@ -325,6 +333,11 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     )
 
 
+def user_tools_of(scenario: Scenario) -> tuple[ToolSpec, ...]:
+    """The tools that users have themselves (dual control); none in most scenarios."""
+    return tuple(getattr(scenario, "user_tools", ()))
+
+
 def stage_of(scenario: Scenario, seed: int) -> Stage:
     """What both parties are told when an episode opens."""
     return Stage(
@@ -334,7 +347,7 @@ def stage_of(scenario: Scenario, seed: int) -> Stage:
         tuple(scenario.tools),
         scenario.greeting,
         seed,
-        tuple(getattr(scenario, "user_tools", ())),
+        user_tools_of(scenario),
     )
 
 

@@ -18,7 +18,6 @@ from muarl_cli.conversation.protocols import World
 from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.hashing import digest
 
-
 _OUTPUTS = "outputs_count"
 
 
