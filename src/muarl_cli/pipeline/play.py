@@ -129,7 +129,7 @@ def _grade(
     try:
         outcome = scenario.outcome(task, world, transcript.events)
     except Fault as fault:  # a world that cannot tell its state any more: not the agent's doing
-        transcript.end = type(transcript.end)(EndReason.TOOL_FAULT, str(fault)[:500])
+        transcript.end = type(transcript.end)(fault.reason, str(fault)[:500])
         return None, StateHashes(), {}
     return (outcome.reward if reason.graded else 0.0), outcome.state, dict(outcome.detail)
 

@@ -1,0 +1,244 @@
+"""TAU2's own environments and evaluator (`tau2`, from a checkout; Python 3.12), served.
+
+Environments are the benchmark's, one an episode; rewards come from its `evaluate_simulation`. It calls no model: where
+a task's reward needs a judge of words, the other bases are evaluated and that one is left null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+WHEN = "2025-01-01T00:00:00"
+
+
+class Host:
+    """The verbs."""
+
+    def __init__(self, root):
+        self.root = Path(root)
+        self.known, self.episodes = {}, {}
+
+    def hello(self):
+        """What is served, and of which revision."""
+        if not (self.root / "src" / "tau2").is_dir():
+            raise FileNotFoundError(f"{self.root} holds no src/tau2")
+        os.environ.setdefault("TAU2_DATA_DIR", str(self.root / "data"))
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        sys.path.insert(0, str(self.root / "src"))
+        logger = importlib.import_module("loguru").logger
+        logger.remove()
+        self.registry = importlib.import_module("tau2.registry").registry
+        logger.remove()  # importing it adds one again
+        self.messages = importlib.import_module("tau2.data_model.message")
+        self.simulation = importlib.import_module("tau2.data_model.simulation")
+        self.evaluator = importlib.import_module("tau2.evaluator.evaluator")
+        self.agent = importlib.import_module("tau2.agent.llm_agent")
+        return {"python": sys.version.split()[0], "revision": revision(self.root), "domains": self.domains()}
+
+    def domains(self):
+        return [name for name in ("retail", "airline", "telecom", "mock") if name in self.registry.get_domains()]
+
+    def spec(self, domain):
+        """What both sides are told, and the tools."""
+        env = self.registry.get_env_constructor(domain)()
+        users = env.get_user_tools() if env.user_tools is not None else []
+        prompt = self.agent.SYSTEM_PROMPT.format(
+            agent_instruction=self.agent.AGENT_INSTRUCTION, domain_policy=env.get_policy()
+        )
+        return {
+            "policy": prompt,
+            "greeting": "Hi! How can I help you today?",
+            "guidelines": self.guidelines(bool(users)),
+            "tools": [described(tool, env.tools) for tool in env.get_tools()],
+            "user_tools": [described(tool, env.user_tools) for tool in users],
+            "terminal": [],
+            "splits": list(self.splits(domain)),
+        }
+
+    def guidelines(self, tools):
+        folder = Path(os.environ["TAU2_DATA_DIR"]) / "tau2" / "user_simulator"
+        name = "simulation_guidelines_tools.md" if tools else "simulation_guidelines.md"
+        return (folder / name).read_text(encoding="utf-8")
+
+    def splits(self, domain):
+        loader = self.registry.get_task_splits_loader(domain)
+        return loader() if loader else {"base": [task.id for task in self.registry.get_tasks_loader(domain)()]}
+
+    def tasks(self, domain, split):
+        """All tasks of a split, gold calls that change nothing marked."""
+        splits = self.splits(domain)
+        tasks = self.all_tasks(domain)
+        return [self.described(domain, tasks[str(i)], splits) for i in splits[split]]
+
+    def all_tasks(self, domain):
+        if domain not in self.known:
+            load = self.registry.get_tasks_loader(domain)
+            try:
+                tasks = load(None)
+            except TypeError:  # a task set without splits
+                tasks = load()
+            self.known[domain] = {str(task.id): task for task in tasks}
+        return self.known[domain]
+
+    def described(self, domain, task, splits):
+        criteria = task.evaluation_criteria
+        actions = list(criteria.actions or []) if criteria else []
+        env = self.fresh(domain, task)
+        writes = []
+        for number, action in enumerate(actions):
+            if not is_write(env, action.name, action.requestor):
+                continue
+            before = state(env)
+            env.get_response(self.tool_call("gold", action.name, action.arguments, action.requestor))
+            if state(env) != before:
+                writes.append(number)
+        told = task.user_scenario.instructions
+        brief = told.model_dump() if hasattr(told, "model_dump") else {"task_instructions": told}
+        tools = env.user_tools is not None
+        start = task.initial_state.model_dump(mode="json") if task.initial_state else None
+        return {
+            "id": str(task.id),
+            "brief": {"persona": task.user_scenario.persona, **brief},
+            "prompt": f"{self.guidelines(tools)}\n\n<scenario>\n{task.user_scenario}\n</scenario>",
+            "gold": [
+                {"name": a.name, "arguments": a.arguments, "requestor": "user" if a.requestor == "user" else "agent"}
+                for a in actions
+            ],
+            "writes": writes,
+            "communicate": list((criteria.communicate_info if criteria else None) or []),
+            "bases": [basis.value.lower() for basis in criteria.reward_basis] if criteria else [],
+            "nl_assertions": list((criteria.nl_assertions if criteria else None) or []),
+            "initial": {"database": domain} | ({"state": start} if start else {}),
+            "official_splits": [name for name, ids in splits.items() if task.id in ids],
+        }
+
+    def open(self, episode, domain, split, task):
+        """A fresh world for one episode."""
+        found = self.all_tasks(domain)[str(task)]
+        self.episodes[episode] = {"domain": domain, "task": found, "env": self.fresh(domain, found)}
+
+    def fresh(self, domain, task):
+        env = self.registry.get_env_constructor(domain)()
+        start = task.initial_state
+        env.set_state(
+            initialization_data=start.initialization_data if start else None,
+            initialization_actions=start.initialization_actions if start else None,
+            message_history=(start.message_history if start else None) or [],
+        )
+        return env
+
+    def call(self, episode, name, arguments, requestor):
+        """Execute a tool as the benchmark's environment does."""
+        env = self.episodes[episode]["env"]
+        requestor = "user" if requestor == "user" else "assistant"
+        watch = is_write(env, name, requestor)
+        before = state(env) if watch else ""
+        answer = env.get_response(self.tool_call("call", name, arguments, requestor))
+        changed = watch and state(env) != before
+        writes = [{"entity": "database", "id": "", "owner": ""}] if changed else []
+        return {"text": answer.content, "ok": not answer.error, "writes": writes}
+
+    def state(self, episode):
+        """Equal for equal states."""
+        return state(self.episodes[episode]["env"])
+
+    def reward(self, episode, messages, outputs):
+        """The benchmark's own reward of what was said and done."""
+        held = self.episodes[episode]
+        graded = self.grade(held["domain"], held["task"].id, messages, "user_stop", outputs)
+        gold = self.fresh(held["domain"], held["task"])
+        for action in (held["task"].evaluation_criteria.actions or []) if held["task"].evaluation_criteria else []:
+            gold.get_response(self.tool_call("gold", action.name, action.arguments, action.requestor))
+        initial = state(self.fresh(held["domain"], held["task"]))
+        return graded | {"state": {"initial": initial, "final": state(held["env"]), "gold": state(gold)}}
+
+    def grade(self, domain, task, messages, termination, outputs=True):
+        """`evaluate_simulation` of a message list in the benchmark's own form."""
+        task = self.all_tasks(domain)[str(task)]
+        bases = list(task.evaluation_criteria.reward_basis) if task.evaluation_criteria else []
+        left = [b for b in bases if b.value != "NL_ASSERTION" and (outputs or b.value != "COMMUNICATE")]
+        criteria = task.evaluation_criteria
+        judged = task.model_copy(
+            update={"evaluation_criteria": criteria.model_copy(update={"reward_basis": left}) if criteria else None}
+        )
+        run = self.simulation.SimulationRun(
+            id="run",
+            task_id=task.id,
+            start_time=WHEN,
+            end_time=WHEN,
+            duration=0.0,
+            termination_reason=termination,
+            messages=[self.message(message) for message in messages],
+        )
+        found = self.evaluator.evaluate_simulation(
+            simulation=run,
+            task=judged,
+            evaluation_type=self.evaluator.EvaluationType.ALL,
+            solo_mode=False,
+            domain=domain,
+        )
+        breakdown = {key.value.lower(): value == 1.0 for key, value in (found.reward_breakdown or {}).items()}
+        return {
+            "reward": found.reward,
+            "detail": {
+                "bases": {b.value.lower(): breakdown.get(b.value.lower()) for b in bases if outputs or b in left},
+                "unjudged": sorted(b.value.lower() for b in bases if b.value == "NL_ASSERTION"),
+            },
+        }
+
+    def message(self, raw):
+        kinds = {
+            "assistant": self.messages.AssistantMessage,
+            "user": self.messages.UserMessage,
+            "tool": self.messages.ToolMessage,
+        }
+        return kinds[raw["role"]].model_validate(raw)
+
+    def accepts(self, path):
+        """Load a results file as the benchmark's own command does; what it holds."""
+        results = self.simulation.Results.load(Path(path))
+        metrics = importlib.import_module("tau2.metrics.agent_metrics").compute_metrics(results)
+        return {
+            "simulations": len(results.simulations),
+            "tasks": len(results.tasks),
+            "average_reward": float(metrics.avg_reward),
+            "pass_hat_ks": {str(k): float(v) for k, v in metrics.pass_hat_ks.items()},
+        }
+
+    def drop(self, episode):
+        """Forget an episode."""
+        self.episodes.pop(episode, None)
+
+    def tool_call(self, call_id, name, arguments, requestor):
+        return self.messages.ToolCall(id=call_id, name=name, arguments=arguments, requestor=requestor)
+
+
+def described(tool, toolkit):
+    function = tool.openai_schema["function"]
+    return {**function, "class": toolkit.tool_type(tool.name).value}
+
+
+def is_write(env, name, requestor):
+    toolkit = env.user_tools if requestor == "user" else env.tools
+    return toolkit is not None and toolkit.has_tool(name) and toolkit.tool_type(name).value == "write"
+
+
+def state(env):
+    text = f"{env.get_db_hash()} {env.get_user_db_hash()}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def revision(root):
+    """The commit of a checkout, "" where there is none."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
