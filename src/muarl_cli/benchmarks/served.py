@@ -15,7 +15,7 @@ from muarl_cli.benchmarks.transcripts import messages_of
 from muarl_cli.conversation.episode import StateHashes
 from muarl_cli.conversation.events import Event, ToolClass, Write
 from muarl_cli.conversation.protocols import InfraFault, ToolResult
-from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.conversation.tools import Toolbox, ToolCall, ToolSpec, typed
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.worlds.scenario import GoldCall, Outcome, Task, outputs_count
@@ -32,6 +32,7 @@ class ServedWorld:
     def __init__(self, server: WorldServer, domain: str, task: Task, tools: tuple[tuple[ToolSpec, ...], ...]) -> None:
         self._server, self.episode = server, next(_EPISODES)
         self.tools, self.user_tools = tools
+        self._sides = {"agent": Toolbox(self.tools), "user": Toolbox(self.user_tools)}
         self._broken = ""
         try:
             server.tell("open", episode=self.episode, domain=domain, split=task.split, task=task.id)
@@ -41,7 +42,7 @@ class ServedWorld:
 
     async def call(self, call: ToolCall, requestor: str) -> ToolResult:
         self._check()
-        arguments = dict(call.arguments)
+        arguments = typed(call.arguments, self._sides["user" if requestor == "user" else "agent"].get(call.name))
         answer = await self._server.ask_soon(
             "call", episode=self.episode, name=call.name, arguments=arguments, requestor=requestor
         )
@@ -118,9 +119,7 @@ class ServedScenario:
         return Outcome(float(found["reward"]), StateHashes(**found["state"]), detail)
 
     def _specs(self, rows: Sequence[Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
-        return tuple(
-            ToolSpec(row["name"], row["description"], row["parameters"], self._class_of(row)) for row in rows
-        )
+        return tuple(ToolSpec(row["name"], row["description"], row["parameters"], self._class_of(row)) for row in rows)
 
     def _task(self, row: Mapping[str, Any], split: str) -> Task:
         gold = tuple(GoldCall(c["name"], c["arguments"], c.get("requestor", "agent")) for c in row["gold"])

@@ -19,7 +19,7 @@ from typing import Any
 from muarl_cli.benchmarks.shared_db import Base
 from muarl_cli.benchmarks.tau2_domains import Domain, Side
 from muarl_cli.benchmarks.tau2_toolkit import Room, dual_room, shared_room
-from muarl_cli.conversation.tools import ToolSpec
+from muarl_cli.conversation.tools import Toolbox, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 
@@ -88,6 +88,11 @@ class Package:
     def user_tools(self) -> tuple[ToolSpec, ...]:
         """The user's own tools; none in most domains."""
         return _specs(self.domain.user) if self.domain.user else ()
+
+    @cached_property
+    def toolboxes(self) -> dict[str, Toolbox]:
+        """The parties' tools by name."""
+        return {"agent": Toolbox(self.tools), "user": Toolbox(self.user_tools)}
 
     def room(self) -> Room:
         """A fresh room on the domain's database, before a task's own initial state."""

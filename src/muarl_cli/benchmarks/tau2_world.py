@@ -13,7 +13,7 @@ from typing import Any
 from muarl_cli.benchmarks.tau2_package import Package
 from muarl_cli.conversation.events import ToolClass, Write
 from muarl_cli.conversation.protocols import ToolFault, ToolResult
-from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.conversation.tools import ToolCall, ToolSpec, typed
 from muarl_cli.errors import MuarlError
 
 PARTIES = {"assistant": "agent", "user": "user"}
@@ -29,6 +29,7 @@ class Tau2World:
         self._known: dict[tuple[str, str], int] = {}
         self.tools: tuple[ToolSpec, ...] = package.tools
         self.user_tools: tuple[ToolSpec, ...] = package.user_tools
+        self._sides = package.toolboxes
         for action in (initial_state or {}).get("initialization_actions") or ():
             self._room.function(PARTIES[action["env_type"]], action["func_name"], action["arguments"])
         self._room.settle()
@@ -39,17 +40,17 @@ class Tau2World:
 
     def execute(self, name: str, arguments: Mapping[str, Any], requestor: str = "agent") -> ToolResult:
         """The same without a loop."""
+        side = self._sides["user" if requestor == "user" and self.user_tools else "agent"]
         try:
-            text, ok = self._room.call(requestor, name, arguments), True
+            text, ok = self._room.call(requestor, name, typed(arguments, side.get(name))), True
         except (MemoryError, RecursionError) as error:
             raise ToolFault(f"{name}: {type(error).__name__}") from error
         except MuarlError:
             raise
         except Exception as error:  # upstream turns whatever a tool raises into an observation
             text, ok = f"Error: {_message(error)}", False
-        domain = self._package.domain
-        side = domain.user if requestor == "user" and domain.user else domain.agent
-        writes = self._written() if side.class_of(name) is ToolClass.WRITE else ()
+        spec = side.get(name)
+        writes = self._written() if spec and spec.klass is ToolClass.WRITE else ()
         return ToolResult(text, ok, writes)
 
     def holds(self, assertion: Mapping[str, Any]) -> bool:

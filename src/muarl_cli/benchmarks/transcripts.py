@@ -12,7 +12,7 @@ from typing import Any
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, Event, Kind
-from muarl_cli.conversation.tools import Toolbox, ToolCall, ToolSpec
+from muarl_cli.conversation.tools import Toolbox, ToolCall, ToolSpec, typed
 
 END_TOKEN = {
     EndReason.USER_STOP: "###STOP###",
@@ -35,7 +35,7 @@ def messages_of(
         party = turn[0].actor
         said = " ".join(event.text for event in turn if event.kind is Kind.SAY)
         made = [e for e in turn if e.kind is Kind.CALL and e.i in answers and _executed(e, boxes[party])]
-        calls = [_call(event, _ROLE[party]) for event in made]
+        calls = [_call(event, _ROLE[party], boxes[party]) for event in made]
         if calls:
             messages.append({"role": _ROLE[party], "content": said or None, "tool_calls": calls})
             messages += [_answer(answers[e.i], call["id"], _ROLE[party]) for e, call in zip(made, calls, strict=True)]
@@ -84,12 +84,12 @@ def _executed(event: Event, toolbox: Toolbox) -> bool:
     return not toolbox.problem(ToolCall(call.id, call.name, call.arguments))
 
 
-def _call(event: Event, role: str) -> dict[str, Any]:
+def _call(event: Event, role: str, toolbox: Toolbox) -> dict[str, Any]:
     assert event.call is not None
     return {
         "id": f"{event.call.id}-{event.i}",
         "name": event.call.name,
-        "arguments": dict(event.call.arguments or {}),
+        "arguments": typed(event.call.arguments or {}, toolbox.get(event.call.name)),
         "requestor": role,
     }
 

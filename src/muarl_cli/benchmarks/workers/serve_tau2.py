@@ -21,7 +21,7 @@ class Host:
 
     def __init__(self, root):
         self.root = Path(root)
-        self.known, self.episodes = {}, {}
+        self.known, self.episodes, self.ends, self.dual = {}, {}, {}, {}
 
     def hello(self):
         """What is served, and of which revision."""
@@ -60,6 +60,11 @@ class Host:
             "splits": list(self.splits(domain)),
         }
 
+    def dual_control(self, domain):
+        if domain not in self.dual:
+            self.dual[domain] = self.registry.get_env_constructor(domain)().user_tools is not None
+        return self.dual[domain]
+
     def guidelines(self, tools):
         folder = Path(os.environ["TAU2_DATA_DIR"]) / "tau2" / "user_simulator"
         name = "simulation_guidelines_tools.md" if tools else "simulation_guidelines.md"
@@ -88,18 +93,10 @@ class Host:
     def described(self, domain, task, splits):
         criteria = task.evaluation_criteria
         actions = list(criteria.actions or []) if criteria else []
-        env = self.fresh(domain, task)
-        writes = []
-        for number, action in enumerate(actions):
-            if not is_write(env, action.name, action.requestor):
-                continue
-            before = state(env)
-            env.get_response(self.tool_call("gold", action.name, action.arguments, action.requestor))
-            if state(env) != before:
-                writes.append(number)
+        writes = self.replay(domain, str(task.id))
         told = task.user_scenario.instructions
         brief = told.model_dump() if hasattr(told, "model_dump") else {"task_instructions": told}
-        tools = env.user_tools is not None
+        tools = self.dual_control(domain)
         start = task.initial_state.model_dump(mode="json") if task.initial_state else None
         return {
             "id": str(task.id),
@@ -151,11 +148,26 @@ class Host:
         """The benchmark's own reward of what was said and done."""
         held = self.episodes[episode]
         graded = self.grade(held["domain"], held["task"].id, messages, "user_stop", outputs)
-        gold = self.fresh(held["domain"], held["task"])
-        for action in (held["task"].evaluation_criteria.actions or []) if held["task"].evaluation_criteria else []:
-            gold.get_response(self.tool_call("gold", action.name, action.arguments, action.requestor))
-        initial = state(self.fresh(held["domain"], held["task"]))
-        return graded | {"state": {"initial": initial, "final": state(held["env"]), "gold": state(gold)}}
+        key = (held["domain"], str(held["task"].id))
+        if key not in self.ends:
+            self.replay(*key)
+        initial, gold, _ = self.ends[key]
+        return graded | {"state": {"initial": initial, "final": state(held["env"]), "gold": gold}}
+
+    def replay(self, domain, task):
+        """(initial state, state after the gold calls, places of those that changed something), kept."""
+        found = self.all_tasks(domain)[task]
+        env = self.fresh(domain, found)
+        initial = before = state(env)
+        writes = []
+        for number, action in enumerate((found.evaluation_criteria.actions or []) if found.evaluation_criteria else []):
+            env.get_response(self.tool_call("gold", action.name, action.arguments, action.requestor))
+            if is_write(env, action.name, action.requestor):
+                after = state(env)
+                writes += [number] if after != before else []
+                before = after
+        self.ends[domain, task] = (initial, before, writes)
+        return writes
 
     def grade(self, domain, task, messages, termination, outputs=True):
         """`evaluate_simulation` of a message list in the benchmark's own form."""
