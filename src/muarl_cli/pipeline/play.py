@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
 from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.limits import Limits

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 WHEN = "2025-01-01T00:00:00"
 
@@ -19,11 +20,14 @@ WHEN = "2025-01-01T00:00:00"
 class Host:
     """The verbs."""
 
-    def __init__(self, root):
+    def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self.known, self.episodes, self.ends, self.dual = {}, {}, {}, {}
+        self.known: dict[str, dict[str, Any]] = {}
+        self.episodes: dict[int, dict[str, Any]] = {}
+        self.ends: dict[tuple[str, str], tuple[str, str, list[int]]] = {}
+        self.dual: dict[str, bool] = {}
 
-    def hello(self):
+    def hello(self) -> dict[str, Any]:
         """What is served, and of which revision."""
         if not (self.root / "src" / "tau2").is_dir():
             raise FileNotFoundError(f"{self.root} holds no src/tau2")
@@ -40,10 +44,10 @@ class Host:
         self.agent = importlib.import_module("tau2.agent.llm_agent")
         return {"python": sys.version.split()[0], "revision": revision(self.root), "domains": self.domains()}
 
-    def domains(self):
+    def domains(self) -> list[str]:
         return [name for name in ("retail", "airline", "telecom", "mock") if name in self.registry.get_domains()]
 
-    def spec(self, domain):
+    def spec(self, domain: str) -> dict[str, Any]:
         """What both sides are told, and the tools."""
         env = self.registry.get_env_constructor(domain)()
         users = env.get_user_tools() if env.user_tools is not None else []
@@ -60,27 +64,27 @@ class Host:
             "splits": list(self.splits(domain)),
         }
 
-    def dual_control(self, domain):
+    def dual_control(self, domain: str) -> bool:
         if domain not in self.dual:
             self.dual[domain] = self.registry.get_env_constructor(domain)().user_tools is not None
         return self.dual[domain]
 
-    def guidelines(self, tools):
+    def guidelines(self, tools: bool) -> str:
         folder = Path(os.environ["TAU2_DATA_DIR"]) / "tau2" / "user_simulator"
         name = "simulation_guidelines_tools.md" if tools else "simulation_guidelines.md"
         return (folder / name).read_text(encoding="utf-8")
 
-    def splits(self, domain):
+    def splits(self, domain: str) -> dict[str, Any]:
         loader = self.registry.get_task_splits_loader(domain)
         return loader() if loader else {"base": [task.id for task in self.registry.get_tasks_loader(domain)()]}
 
-    def tasks(self, domain, split):
+    def tasks(self, domain: str, split: str) -> list[dict[str, Any]]:
         """All tasks of a split, gold calls that change nothing marked."""
         splits = self.splits(domain)
         tasks = self.all_tasks(domain)
         return [self.described(domain, tasks[str(i)], splits) for i in splits[split]]
 
-    def all_tasks(self, domain):
+    def all_tasks(self, domain: str) -> dict[str, Any]:
         if domain not in self.known:
             load = self.registry.get_tasks_loader(domain)
             try:
@@ -90,7 +94,7 @@ class Host:
             self.known[domain] = {str(task.id): task for task in tasks}
         return self.known[domain]
 
-    def described(self, domain, task, splits):
+    def described(self, domain: str, task: Any, splits: Any) -> dict[str, Any]:
         criteria = task.evaluation_criteria
         actions = list(criteria.actions or []) if criteria else []
         writes = self.replay(domain, str(task.id))
@@ -114,12 +118,12 @@ class Host:
             "official_splits": [name for name, ids in splits.items() if task.id in ids],
         }
 
-    def open(self, episode, domain, split, task):
+    def open(self, episode: int, domain: str, split: str, task: Any) -> None:
         """A fresh world for one episode."""
         found = self.all_tasks(domain)[str(task)]
         self.episodes[episode] = {"domain": domain, "task": found, "env": self.fresh(domain, found)}
 
-    def fresh(self, domain, task):
+    def fresh(self, domain: str, task: Any) -> Any:
         env = self.registry.get_env_constructor(domain)()
         start = task.initial_state
         env.set_state(
@@ -129,7 +133,7 @@ class Host:
         )
         return env
 
-    def call(self, episode, name, arguments, requestor):
+    def call(self, episode: int, name: str, arguments: dict[str, Any], requestor: str) -> dict[str, Any]:
         """Execute a tool as the benchmark's environment does."""
         env = self.episodes[episode]["env"]
         requestor = "user" if requestor == "user" else "assistant"
@@ -140,11 +144,11 @@ class Host:
         writes = [{"entity": "database", "id": "", "owner": ""}] if changed else []
         return {"text": answer.content, "ok": not answer.error, "writes": writes}
 
-    def state(self, episode):
+    def state(self, episode: int) -> str:
         """Equal for equal states."""
         return state(self.episodes[episode]["env"])
 
-    def reward(self, episode, messages, outputs):
+    def reward(self, episode: int, messages: list[dict[str, Any]], outputs: bool) -> dict[str, Any]:
         """The benchmark's own reward of what was said and done."""
         held = self.episodes[episode]
         graded = self.grade(held["domain"], held["task"].id, messages, "user_stop", outputs)
@@ -154,7 +158,7 @@ class Host:
         initial, gold, _ = self.ends[key]
         return graded | {"state": {"initial": initial, "final": state(held["env"]), "gold": gold}}
 
-    def replay(self, domain, task):
+    def replay(self, domain: str, task: Any) -> list[int]:
         """(initial state, state after the gold calls, places of those that changed something), kept."""
         found = self.all_tasks(domain)[task]
         env = self.fresh(domain, found)
@@ -169,7 +173,9 @@ class Host:
         self.ends[domain, task] = (initial, before, writes)
         return writes
 
-    def grade(self, domain, task, messages, termination, outputs=True):
+    def grade(
+        self, domain: str, task: Any, messages: list[dict[str, Any]], termination: str, outputs: bool = True
+    ) -> dict[str, Any]:
         """`evaluate_simulation` of a message list in the benchmark's own form."""
         task = self.all_tasks(domain)[str(task)]
         bases = list(task.evaluation_criteria.reward_basis) if task.evaluation_criteria else []
@@ -203,7 +209,7 @@ class Host:
             },
         }
 
-    def message(self, raw):
+    def message(self, raw: dict[str, Any]) -> Any:
         kinds = {
             "assistant": self.messages.AssistantMessage,
             "user": self.messages.UserMessage,
@@ -211,7 +217,7 @@ class Host:
         }
         return kinds[raw["role"]].model_validate(raw)
 
-    def accepts(self, path):
+    def accepts(self, path: str) -> dict[str, Any]:
         """Load a results file as the benchmark's own command does; what it holds."""
         results = self.simulation.Results.load(Path(path))
         metrics = importlib.import_module("tau2.metrics.agent_metrics").compute_metrics(results)
@@ -222,30 +228,30 @@ class Host:
             "pass_hat_ks": {str(k): float(v) for k, v in metrics.pass_hat_ks.items()},
         }
 
-    def drop(self, episode):
+    def drop(self, episode: int) -> None:
         """Forget an episode."""
         self.episodes.pop(episode, None)
 
-    def tool_call(self, call_id, name, arguments, requestor):
+    def tool_call(self, call_id: str, name: str, arguments: dict[str, Any], requestor: str) -> Any:
         return self.messages.ToolCall(id=call_id, name=name, arguments=arguments, requestor=requestor)
 
 
-def described(tool, toolkit):
+def described(tool: Any, toolkit: Any) -> dict[str, Any]:
     function = tool.openai_schema["function"]
     return {**function, "class": toolkit.tool_type(tool.name).value}
 
 
-def is_write(env, name, requestor):
+def is_write(env: Any, name: str, requestor: str) -> bool:
     toolkit = env.user_tools if requestor == "user" else env.tools
     return toolkit is not None and toolkit.has_tool(name) and toolkit.tool_type(name).value == "write"
 
 
-def state(env):
+def state(env: Any) -> str:
     text = f"{env.get_db_hash()} {env.get_user_db_hash()}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def revision(root):
+def revision(root: Path) -> str:
     """The commit of a checkout, "" where there is none."""
     try:
         found = subprocess.run(
