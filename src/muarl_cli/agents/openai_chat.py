@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.events import Actor, Event, Kind
-from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow
+from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow, released
 from muarl_cli.conversation.tools import ToolCall, parse_arguments
 from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, RawCall
 from muarl_cli.engines.wire import ContextOverflow
@@ -54,7 +54,8 @@ class OpenAIAgents:
 class _Session:
     def __init__(self, chat: ChatModel, stage: Stage, sampling: Any) -> None:
         self._chat, self._stage, self._sampling = chat, stage, sampling
-        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}]
+        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}] if stage.policy else []
+        self._offered = stage.offered
         self._turns = self._calls = 0
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
@@ -63,7 +64,7 @@ class _Session:
         sampling = self._sampling(self._stage, self._turns)
         self._turns += 1
         try:
-            reply = await self._chat.reply(self._messages, sampling, self._stage.tools)
+            reply = await self._chat.reply(self._messages, sampling, self._offered)
         except ContextOverflow as overflow:
             raise AgentLimit(f"context: {overflow}") from overflow
         calls = tuple(self._call(raw) for raw in reply.calls)
@@ -82,6 +83,7 @@ class _Session:
             self._messages.append({"role": "assistant", "content": event.text})
         elif event.actor is Actor.USER and event.kind is Kind.SAY:
             self._messages.append({"role": "user", "content": event.text})
+            self._offered += released(event, self._stage)
         elif event.actor is Actor.WORLD and event.call is not None:
             self._messages.append({"role": "tool", "tool_call_id": event.call.id, "content": event.text})
         elif event.actor is Actor.WORLD and event.kind is Kind.ERROR:

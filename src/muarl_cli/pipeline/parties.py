@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
@@ -135,7 +135,11 @@ class Users:
             )
 
     def of(self, scenario: Scenario, seed: int) -> UserFactory:
-        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed."""
+        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed. Where the user's turns are part
+        of a benchmark's data, nobody plays."""
+        written: UserFactory | None = getattr(scenario, "users", None)
+        if written is not None:
+            return written
         draw = self._mixture.draw(seed)
         key = f"{scenario.source}:{scenario.name}:{draw.backend}:{draw.persona.name}"
         if key not in self._made:
@@ -325,8 +329,11 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     )
 
 
-def stage_of(scenario: Scenario, seed: int) -> Stage:
-    """What both parties are told when an episode opens."""
+def stage_of(scenario: Scenario, seed: int, task: Task | None = None) -> Stage:
+    """What both parties are told when an episode opens. A scenario whose tasks have tools of their own says it."""
+    own = getattr(scenario, "stage", None)
+    if own is not None and task is not None:
+        return cast(Stage, own(task, seed))
     return Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, seed)
 
 

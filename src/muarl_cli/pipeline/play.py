@@ -61,7 +61,7 @@ async def play(
 ) -> Episode:
     """Hold one conversation and grade it. A world with a `watch` method is told each event as it happens."""
     scenario, task = job.scenario, job.task
-    stage = stage_of(scenario, job.key.seed)
+    stage = stage_of(scenario, job.key.seed, task)
     started = time.time()
     world = around(job, scenario.world(task)) if around else scenario.world(task)
     agent, user = agents.open(stage, task), users.open(stage, task)
