@@ -21,6 +21,7 @@ from muarl_cli.cli import (
     config,
     evaluate,
     gate,
+    leaks,
     ls,
     play,
     report,
@@ -123,6 +124,7 @@ _add("show", show.show, show, _TOOLS)
 _add("status", status.status, status, _TOOLS)
 _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
+_add("leaks", leaks.leaks, leaks, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)

@@ -183,7 +183,7 @@ def check_overlap(settings: Eval, tasks: list[tuple[Scenario, Task]], talk: Talk
         return []
     found = overlap(lineage, [task for _, task in tasks])
     rows = [{"task": o.task.task_hash, "trained": o.trained.task_hash, "by": o.by} for o in found]
-    hard = [o for o in found if o.by == "task_hash" or not o.within_official_pair]
+    hard = [o for o in found if o.refuses]
     if hard and not settings.allow_overlap:
         raise MuarlError(
             f"{len(hard)} of {len(tasks)} tasks were trained on",
