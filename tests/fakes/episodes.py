@@ -9,8 +9,7 @@ from typing import Any
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.scheduler import run_all
-from muarl_cli.pipeline.parties import stage_of
-from muarl_cli.worlds.scenario import Outcome, Task
+from muarl_cli.worlds.scenario import Outcome, Task, stage_of
 
 LIMITS = Limits(max_turns=60, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=120.0)
 

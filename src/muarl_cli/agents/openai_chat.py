@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.events import Actor, Event, Kind
-from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow
+from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow, released
 from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.engines.chat import (
     ChatModel,
@@ -58,7 +58,8 @@ class OpenAIAgents:
 class _Session:
     def __init__(self, chat: ChatModel, stage: Stage, sampling: Any) -> None:
         self._chat, self._stage, self._sampling = chat, stage, sampling
-        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}]
+        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}] if stage.policy else []
+        self._offered = stage.offered
         self._turns = self._calls = 0
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
@@ -67,7 +68,7 @@ class _Session:
         sampling = self._sampling(self._stage, self._turns)
         self._turns += 1
         try:
-            reply = await self._chat.reply(self._messages, sampling, self._stage.tools)
+            reply = await self._chat.reply(self._messages, sampling, self._offered)
         except ContextOverflow as overflow:
             raise AgentLimit(f"context: {overflow}") from overflow
         calls = tuple(self._call(raw) for raw in reply.calls)
@@ -86,6 +87,7 @@ class _Session:
             self._messages.append({"role": "assistant", "content": event.text})
         elif event.actor is Actor.USER and event.kind is Kind.SAY:
             self._messages.append({"role": "user", "content": event.text})
+            self._offered += released(event, self._stage)
         elif event.actor is Actor.WORLD and event.call is not None:
             self._messages.append(tool_message(event))
         elif event.actor is Actor.WORLD and event.kind is Kind.ERROR:

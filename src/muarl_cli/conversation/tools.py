@@ -31,13 +31,15 @@ class ToolSpec:
     description: str
     parameters: Mapping[str, Any]
     klass: ToolClass
+    response: Mapping[str, Any] | None = None
+    """schema of the answer, where a benchmark shows it to models"""
 
     def openai(self) -> dict[str, Any]:
         """The tool as the `tools` entry of a chat-completions request."""
-        return {
-            "type": "function",
-            "function": {"name": self.name, "description": self.description, "parameters": dict(self.parameters)},
-        }
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        if self.response is not None:
+            function["response"] = dict(self.response)
+        return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
-from muarl_cli.conversation.tools import ToolSpec
+from muarl_cli.conversation.protocols import AgentFactory, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
 from muarl_cli.settings.groups import Price, User
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, user_tools_of
 
 if TYPE_CHECKING:
     from muarl_cli.users.human import Terminal
@@ -136,7 +135,11 @@ class Users:
             )
 
     def of(self, scenario: Scenario, seed: int) -> UserFactory:
-        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed."""
+        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed. Where the user's turns are part
+        of a benchmark's data, nobody plays."""
+        written: UserFactory | None = getattr(scenario, "users", None)
+        if written is not None:
+            return written
         draw = self._mixture.draw(seed)
         key = f"{scenario.source}:{scenario.name}:{draw.backend}:{draw.persona.name}"
         if key not in self._made:
@@ -330,24 +333,6 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             top_p=settings.top_p if settings.top_p < 1 else None,
         ),
         chat=chat,
-    )
-
-
-def user_tools_of(scenario: Scenario) -> tuple[ToolSpec, ...]:
-    """The tools that users have themselves (dual control); none in most scenarios."""
-    return tuple(getattr(scenario, "user_tools", ()))
-
-
-def stage_of(scenario: Scenario, seed: int) -> Stage:
-    """What both parties are told when an episode opens."""
-    return Stage(
-        scenario.name,
-        scenario.policy,
-        scenario.compact,
-        tuple(scenario.tools),
-        scenario.greeting,
-        seed,
-        user_tools_of(scenario),
     )
 
 

@@ -21,9 +21,9 @@ from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.hashing import derive_seed
-from muarl_cli.pipeline.parties import Agents, Users, stage_of
+from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.records.log import EpisodeLog
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, stage_of
 
 FLUSH = 64
 """episodes of scripted agents that share one flush to disk"""
@@ -60,7 +60,7 @@ async def play(
 ) -> Episode:
     """Hold one conversation and grade it. A world with a `watch` method is told each event as it happens."""
     scenario, task = job.scenario, job.task
-    stage = stage_of(scenario, job.key.seed)
+    stage = stage_of(scenario, job.key.seed, task)
     started = time.time()
     world = around(job, scenario.world(task)) if around else scenario.world(task)
     agent, user = agents.open(stage, task), users.open(stage, task)

@@ -11,8 +11,8 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2", "tau1")
-PLANNED = ("mcp", "bfcl", "acebench")
+SOURCES = ("builtin", "tau2", "tau1", "bfcl", "acebench")
+PLANNED = ("mcp",)
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -29,6 +29,14 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.tau1 import tau1_scenario
 
         return tau1_scenario(name)
+    if source == "bfcl":
+        from muarl_cli.benchmarks.bfcl import bfcl_scenario
+
+        return bfcl_scenario(name)
+    if source == "acebench":
+        from muarl_cli.benchmarks.acebench import acebench_scenario
+
+        return acebench_scenario(name)
     known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
         f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE

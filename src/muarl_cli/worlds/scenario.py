@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from muarl_cli.conversation.episode import StateHashes
 from muarl_cli.conversation.events import Event
-from muarl_cli.conversation.protocols import World
+from muarl_cli.conversation.protocols import Stage, World
 from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.hashing import digest
 
@@ -122,3 +122,24 @@ class Scenario(Protocol):
 
     @property
     def policy_hash(self) -> str: ...
+
+
+def user_tools_of(scenario: Scenario) -> tuple[ToolSpec, ...]:
+    """The tools that users have themselves (dual control); none in most scenarios."""
+    return tuple(getattr(scenario, "user_tools", ()))
+
+
+def stage_of(scenario: Scenario, seed: int, task: Task | None = None) -> Stage:
+    """What both parties are told when an episode opens. A scenario whose tasks have tools of their own says it."""
+    own = getattr(scenario, "stage", None)
+    if own is not None and task is not None:
+        return cast(Stage, own(task, seed))
+    return Stage(
+        scenario.name,
+        scenario.policy,
+        scenario.compact,
+        tuple(scenario.tools),
+        scenario.greeting,
+        seed,
+        user_tools=user_tools_of(scenario),
+    )
