@@ -29,20 +29,22 @@ _EPISODES = count(1)
 class ServedWorld:
     """One episode's environment in the server (see the `World` protocol)."""
 
-    def __init__(self, server: WorldServer, domain: str, task: Task, tools: tuple[tuple[ToolSpec, ...], ...]) -> None:
-        self._server, self.episode = server, next(_EPISODES)
-        self.tools, self.user_tools = tools
+    def __init__(self, scenario: ServedScenario, task: Task) -> None:
+        server = scenario.server
+        self._server, self.episode, self._typed = server, next(_EPISODES), scenario.typed_numbers
+        self.tools, self.user_tools = scenario.tools, scenario.user_tools
         self._sides = {"agent": Toolbox(self.tools), "user": Toolbox(self.user_tools)}
         self._broken = ""
         try:
-            server.tell("open", episode=self.episode, domain=domain, split=task.split, task=task.id)
+            server.tell("open", episode=self.episode, domain=scenario.name, split=task.split, task=task.id)
         except MuarlError as error:  # it ran before: dying in the middle of a run is nobody's input
             self._broken = str(error)
         self._process = server.alive
 
     async def call(self, call: ToolCall, requestor: str) -> ToolResult:
         self._check()
-        arguments = typed(call.arguments, self._sides["user" if requestor == "user" else "agent"].get(call.name))
+        side = self._sides["user" if requestor == "user" else "agent"]
+        arguments = typed(call.arguments, side.get(call.name)) if self._typed else dict(call.arguments)
         answer = await self._server.ask_soon(
             "call", episode=self.episode, name=call.name, arguments=arguments, requestor=requestor
         )
@@ -71,6 +73,8 @@ class ServedScenario:
     """A domain of a served benchmark (see the `Scenario` protocol)."""
 
     agent_may_stop = False
+    typed_numbers = False
+    """whether whole numbers go to the benchmark as floats where a schema says "number" (see `typed`)"""
 
     def __init__(self, source: str, name: str, server: WorldServer, class_of: ClassOf) -> None:
         self.source, self.name, self.server = source, name, server
@@ -105,7 +109,7 @@ class ServedScenario:
         return tuple(self._task(row, split) for row in self.server.ask("tasks", domain=self.name, split=split))
 
     def world(self, task: Task) -> ServedWorld:
-        return ServedWorld(self.server, self.name, task, (self.tools, self.user_tools))
+        return ServedWorld(self, task)
 
     def user_prompt(self, task: Task) -> str:
         """The benchmark's own prompt for a model that plays the user."""

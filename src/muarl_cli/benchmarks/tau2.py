@@ -13,9 +13,10 @@ from typing import Any
 
 from muarl_cli.benchmarks.tau2_domains import DOMAINS, Domain
 from muarl_cli.benchmarks.tau2_package import Package
+from muarl_cli.benchmarks.tau2_results import results_file
 from muarl_cli.benchmarks.tau2_reward import DEFAULT_BASES, grade
 from muarl_cli.benchmarks.tau2_world import PARTIES, Tau2World
-from muarl_cli.conversation.episode import StateHashes
+from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Event
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
@@ -114,6 +115,11 @@ class Tau2Scenario:
         return Outcome(
             reward, StateHashes(initial=initial, final=final, gold=gold), detail | {"revision": dict(self.revision)}
         )
+
+    def official_files(self, episodes: Sequence[Episode], agent: str) -> dict[str, bytes]:
+        """The result file that the benchmark's own commands read, by its name."""
+        data = results_file(self, self.package.records, episodes, agent)
+        return {f"tau2/{self.name}/results.json": data}
 
     @cached_property
     def _records(self) -> dict[str, dict[str, Any]]:

@@ -129,6 +129,17 @@ class Limits(Group):
     """wall-clock seconds; 0 = no limit"""
 
 
+class Checkouts(Group):
+    """Where benchmarks lie that are no packages."""
+
+    tau1_root: str
+    """checkout of sierra-research/tau-bench; empty = MUARL_TAU1_ROOT"""
+    tau2_root: str
+    """checkout of sierra-research/tau2-bench, used instead of the package; empty = MUARL_TAU2_ROOT, else the package"""
+    tau2_python: str
+    """interpreter that runs the TAU2 checkout; empty = MUARL_TAU2_PYTHON, else this one"""
+
+
 class Price(Group):
     """What a model costs, in USD per million tokens."""
 

@@ -94,6 +94,10 @@ class Host:
             self.known[domain] = {str(task.id): task for task in tasks}
         return self.known[domain]
 
+    def records(self, domain: str, ids: list[str]) -> list[dict[str, Any]]:
+        """The benchmark's own records of the named tasks."""
+        return [self.all_tasks(domain)[name].model_dump(mode="json") for name in ids]
+
     def described(self, domain: str, task: Any, splits: Any) -> dict[str, Any]:
         criteria = task.evaluation_criteria
         actions = list(criteria.actions or []) if criteria else []
