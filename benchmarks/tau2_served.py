@@ -81,11 +81,12 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--repeat", type=int, default=2)
     options = parser.parse_args()
+    environ = {key: value for key, value in os.environ.items() if key != "MUARL_TAU2_ROOT"}  # the package's retail
     server = subprocess.Popen(
         [sys.executable, str(TESTS / "fakes" / "openai_server.py"), "--latency", str(options.latency)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**environ, "PYTHONPATH": str(TESTS)},
     )
     try:
         assert server.stdout is not None

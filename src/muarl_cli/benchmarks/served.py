@@ -79,7 +79,7 @@ class ServedScenario:
     def __init__(self, source: str, name: str, server: WorldServer, class_of: ClassOf) -> None:
         self.source, self.name, self.server = source, name, server
         self._class_of = class_of
-        spec = server.ask("spec", domain=name)
+        spec = server.load("spec", domain=name)
         self.policy, self.greeting = str(spec["policy"]), str(spec["greeting"])
         self.compact = f"{source} {name}"
         self.user_guidelines = str(spec["guidelines"])
@@ -106,7 +106,7 @@ class ServedScenario:
                 next_step=f"one of: {', '.join(self._splits)}",
                 code=ExitCode.USAGE,
             )
-        return tuple(self._task(row, split) for row in self.server.ask("tasks", domain=self.name, split=split))
+        return tuple(self._task(row, split) for row in self.server.load("tasks", domain=self.name, split=split))
 
     def world(self, task: Task) -> ServedWorld:
         return ServedWorld(self, task)

@@ -23,7 +23,9 @@ from muarl_cli.conversation.protocols import InfraFault, ToolFault
 from muarl_cli.errors import ExitCode, MuarlError
 
 SECONDS = 60.0
-"""for one answer; the slowest request (loading a large task file) takes a tenth of it on an idle machine"""
+"""for one answer in the middle of an episode"""
+LOAD_SECONDS = 600.0
+"""for an answer before the first episode: a benchmark may replay every task's gold calls to describe its tasks"""
 TAIL = 20
 """lines of a dead server's complaints that are kept"""
 
@@ -41,10 +43,14 @@ class WorldServer:
         """how many processes there have been: an episode belongs to one of them"""
         atexit.register(self.close)
 
+    def load(self, verb: str, **args: Any) -> Any:
+        """The answer to a request that may take minutes; otherwise as `ask`."""
+        return self._answer(verb, LOAD_SECONDS, *self._send(verb, args))
+
     def ask(self, verb: str, **args: Any) -> Any:
         """The answer to a request. Raises `InfraFault` where the server died or is late, `ToolFault` where it says that
         the served code failed, `MuarlError` where it cannot be started."""
-        return self._answer(verb, *self._send(verb, args))
+        return self._answer(verb, self._seconds, *self._send(verb, args))
 
     async def ask_soon(self, verb: str, **args: Any) -> Any:
         """The same without holding up the event loop."""
@@ -52,7 +58,7 @@ class WorldServer:
         try:
             return _value(await asyncio.wait_for(asyncio.wrap_future(future), self._seconds))
         except TimeoutError:
-            raise self._late(process, verb) from None
+            raise self._late(process, verb, self._seconds) from None
 
     def tell(self, verb: str, **args: Any) -> None:
         """Send a request whose answer nobody waits for; it is carried out before any later one."""
@@ -81,15 +87,15 @@ class WorldServer:
                 self._process = self._started()
             return self._process, self._process.send(verb, args)
 
-    def _answer(self, verb: str, process: _Process, future: Future[Any]) -> Any:
+    def _answer(self, verb: str, seconds: float, process: _Process, future: Future[Any]) -> Any:
         try:
-            return _value(future.result(self._seconds))
+            return _value(future.result(seconds))
         except Late:
-            raise self._late(process, verb) from None
+            raise self._late(process, verb, seconds) from None
 
-    def _late(self, process: _Process, verb: str) -> InfraFault:
+    def _late(self, process: _Process, verb: str, seconds: float) -> InfraFault:
         process.kill()
-        return InfraFault(f"the world server {self.name} gave no answer to {verb!r} in {self._seconds:g} s")
+        return InfraFault(f"the world server {self.name} gave no answer to {verb!r} in {seconds:g} s")
 
     def _started(self) -> _Process:
         try:
@@ -99,7 +105,7 @@ class WorldServer:
         self.starts += 1
         future = process.send("hello", {})
         try:
-            reply = future.result(self._seconds)
+            reply = future.result(LOAD_SECONDS)
         except (Late, InfraFault) as error:
             process.kill()
             raise self._unusable(process.complaint() or str(error)) from error
