@@ -13,11 +13,9 @@ from muarl_cli.benchmarks.provider import provider_of
 
 def main(name: str) -> None:
     provider = provider_of(name)
-    counts = {
-        f"{domain}:{split}": count
-        for domain in provider.domains
-        for split, count in provider.gold_check(domain).items()
-    }
+    counts = {}
+    for domain in provider.domains:
+        counts |= {f"{domain}:{split}": count for split, count in provider.gold_check(domain).items()}
     print(
         json.dumps(
             {

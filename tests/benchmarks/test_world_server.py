@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fakes.episodes import LIMITS, play, play_all
@@ -52,7 +52,7 @@ def counter(server: WorldServer) -> ServedScenario:
 class Once:
     """An agent that makes one call in its first turn and then closes."""
 
-    info = {"kind": "scripted", "model": "once", "revision": "", "weight_version": 0}
+    info: ClassVar[dict[str, Any]] = {"kind": "scripted", "model": "once", "revision": "", "weight_version": 0}
 
     def __init__(self, name: str) -> None:
         self.name = name
