@@ -176,7 +176,7 @@ class BfclScenario:
     def stage(self, task: Task, seed: int) -> Stage:
         """What the parties of an episode of `task` are told: tools are the task's own."""
         held = frozenset(task.extra["held"])
-        return Stage(self.name, self.policy, self.compact, self._task_tools(task), self.greeting, seed, held)
+        return Stage(self.name, self.policy, self.compact, self._task_tools(task), self.greeting, seed, held=held)
 
     def world(self, task: Task) -> BfclWorld:
         package = open_package(task.split)

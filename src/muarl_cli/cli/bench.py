@@ -127,7 +127,11 @@ def check(
             Column("verdict", "verdict"),
         )
         shown = tuple(
-            {**row, "known": len(row["known_failures"]), "verdict": "as expected" if row["as_expected"] else "WRONG"}
+            {
+                **row,
+                "known": len(row["known_failures"]) + len(row["known_unseen"]),
+                "verdict": "as expected" if row["as_expected"] else "WRONG",
+            }
             for row in rows
         )
         talk.show(Table("Gold replays", columns, shown).rich())
