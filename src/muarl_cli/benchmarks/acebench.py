@@ -49,6 +49,7 @@ DEFECTS = (
     "an error in a multi-turn call is shown as single characters of an unfilled template",
     "milestones of multi_step 0 and 1 (en) name a product that no shop has, those of 12 and 13 leave out a login, "
     "those of 14 to 17 delete the message that is to be kept: with what is put right, all goals are reached",
+    "the milestones of multi_step 0 and 1 write another reminder than the one that is expected and not checked",
     "milestones are compared word for word, and 14 of them (en) are no valid calls: process accuracy stays below 1",
     "the user's own turns are sent to the user model as system messages (official manner only)",
 )
@@ -265,7 +266,7 @@ class AceScenario:
             split=split,
             family="+".join(entry["classes"]),
             brief={"instruction": entry["question"]},
-            initial={"state": entry["states"][0]},
+            initial={"state": entry["states"][0], "entry": entry["id"]},  # some entries are equal but for their id
             gold=gold,
             gold_writes=tuple(call for call, flag in zip(gold, entry["writes"], strict=True) if flag),
             bases=("end_to_end",),

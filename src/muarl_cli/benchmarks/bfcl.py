@@ -212,6 +212,18 @@ class BfclScenario:
         """Nobody words this user; the turns, for a person who reads along."""
         return "\n\n".join(text for text, _ in task.extra["user_turns"])
 
+    def official_summary(self, episodes: Iterable[Episode]) -> dict[str, Any]:
+        """The category's accuracy over all trials, invalid episodes counted as failed, as officially; and why entries
+        failed."""
+        done = list(episodes)
+        kinds = [e.detail.get("error_type") or e.end.reason.value for e in done if e.reward != 1.0]
+        return {
+            "accuracy": sum(e.reward or 0.0 for e in done) / (len(done) or 1),
+            "failures": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+            "revision": open_package(done[0].split).revision if done else {},
+            "defects": list(DEFECTS),
+        }
+
     def official_files(self, episodes: Iterable[Episode], agent: str) -> dict[str, bytes]:
         """Result files that the official evaluator reads, by path below its project folder; the first trial of each
         entry. An episode that died of a fault is recorded as the official command line records its own errors."""
@@ -245,7 +257,7 @@ class BfclScenario:
             split=package.split,
             family="+".join(entry["classes"]) or self.name,
             brief={"turns": [text for text, _ in turns]},
-            initial={"state": entry["states"][0] if entry["states"] else ""},
+            initial={"state": entry["states"][0] if entry["states"] else "", "entry": entry["id"]},
             gold=tuple(gold),
             gold_writes=tuple(call for call, flag in zip(gold, changed, strict=False) if flag),
             bases=("official",),

@@ -17,6 +17,7 @@ evaluate = stage_command(
     o.flag("bench", str, "tau2, tau1, bfcl, acebench: its leaderboard set"),
     o.flag("domain", list[str], "domain of the benchmark; repeatable", commas=True),
     o.flag("split", str, "split of the benchmark"),
+    o.flag("acebench_dir", str, "checkout of ACEBench"),
     *o.TASKS,
     o.flag("trials", int, "independent runs a task"),
     o.flag("floors", bool, "run do-nothing and transfer-only beside it", switch="--floors/--no-floors"),

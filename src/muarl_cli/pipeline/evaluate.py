@@ -10,6 +10,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.acebench_package import use_checkout
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
@@ -41,7 +42,8 @@ LEADERBOARD = {"tau2": "base", "bfcl": "v3", "acebench": "en"}
 
 
 def task_refs(settings: Eval) -> list[str]:
-    """The task sets that are evaluated: a benchmark's, or `tasks`."""
+    """The task sets that are evaluated: a benchmark's, or `tasks`. Takes the checkouts that the settings name."""
+    use_checkout(settings.acebench_dir)
     if not settings.bench:
         return list(settings.tasks)
     if settings.bench not in PAPER_DOMAINS:
@@ -82,7 +84,7 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             for line in log.report.lines():
                 talk.warn(line)
             scores = asyncio.run(_play(settings, folder.run_id, tasks, jobs, agents, out, log, talk))
-        official = _official_files(tasks, out, settings)
+        official, files = _official(tasks, out, settings)
         lineage = lineage_of(settings, folder, tasks, agents)
         write_lineage(out, lineage)
         name = name_of(settings)
@@ -99,9 +101,13 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             "differences": {f"{a}_minus_{b}": c.difference.to_json() for (a, b), c in floors.items()},
             "layers": layers,
             "overlap": seen,
-            "official_files": official,
+            "official": official,
+            "official_files": files,
             "artifact": artifact_hash(out),
         }
+        for own, found in official.items():
+            figures = (f"{key.replace('_', ' ')} {v:.3f}" for key, v in found.items() if isinstance(v, float))
+            talk.say(f"{own}, {' '.join(found['revision'].values())}: {', '.join(figures)}")
         if seen:
             talk.warn(f"{len(seen)} of these tasks were trained on: this is no held-out score")
         code = ExitCode.OK if scores[name].result in ("ok", "empty") else ExitCode.PARTIAL
@@ -113,22 +119,26 @@ def name_of(settings: Eval) -> str:
     return "policy" if settings.agent == "policy" else settings.agent
 
 
-def _official_files(tasks: list[tuple[Scenario, Task]], out: Path, settings: Eval) -> list[str]:
-    """Write the result files that a benchmark's own evaluator reads; their names below `official/`."""
+def _official(
+    tasks: list[tuple[Scenario, Task]], out: Path, settings: Eval
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What the benchmarks themselves say of the agent's episodes, by scenario, and the names below `official/` of the
+    result files that their own evaluators read."""
     agent = Path(settings.model).name if settings.agent == "policy" else settings.agent
-    written = []
-    for scenario in {id(scenario): scenario for scenario, _ in tasks}.values():
-        make = getattr(scenario, "official_files", None)
-        if make is None:
+    said, written = {}, []
+    found: dict[int, Any] = {id(scenario): scenario for scenario, _ in tasks}
+    for scenario in found.values():
+        if not hasattr(scenario, "official_summary"):
             continue
         own = f"{scenario.source}:{scenario.name}"
         mine = [e for e in iter_episodes(out) if e.stage == STAGE and e.scenario == own]
-        for name, data in make(mine, agent).items():
+        said[own] = scenario.official_summary(mine)
+        for name, data in scenario.official_files(mine, agent).items():
             place = out / "official" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             replace_file(place, data)
             written.append(name)
-    return written
+    return said, written
 
 
 def _compare(settings: Eval, before: ScoreSummary, after: ScoreSummary) -> Any:

@@ -272,6 +272,8 @@ class Eval(Served):
     """domains of the benchmark; empty = those of the paper"""
     split: str
     """split of the benchmark; empty = its leaderboard set"""
+    acebench_dir: str
+    """checkout of ACEBench; empty = MUARL_ACEBENCH_DIR"""
     trials: Count
     """independent runs a task"""
     floors: bool
@@ -298,6 +300,7 @@ FREE_KEYS = frozenset(
         "user.cassette",
         "teacher.base_url",
         "base_url",
+        "acebench_dir",
         "stop_after_seconds",
         "keep",
         "save_every",
