@@ -14,8 +14,9 @@ from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.protocols import AgentFactory, AgentSession, AgentTurn, Stage, TokenRow
 from muarl_cli.hashing import derive_seed
 
-Prompt = Callable[[Any, Sequence[Event], Sequence[str]], tuple[str, str] | None]
-"""(task, all events the agent knows, its own earlier words) -> (system prompt, user message); None = nothing special"""
+Prompt = Callable[[Any, Sequence[Event]], tuple[str, str] | None]
+"""(task, what the agent knows) -> (system prompt, user message); None = nothing special. What it knows are the others'
+events and its own turns as it wrote them, one `say` event each, whatever was read in it."""
 
 
 class FreshAgents:
@@ -29,7 +30,7 @@ class FreshAgents:
         return self.inner.info
 
     def open(self, stage: Stage, task: Any) -> AgentSession:
-        if self._prompt(task, (), ()) is None:
+        if self._prompt(task, ()) is None:
             return self.inner.open(stage, task)
         return _FreshSession(self.inner, stage, task, self._prompt)
 
@@ -38,13 +39,14 @@ class _FreshSession:
     def __init__(self, inner: AgentFactory, stage: Stage, task: Any, prompt: Prompt) -> None:
         self._inner, self._stage, self._task, self._prompt = inner, stage, task, prompt
         self._events: list[Event] = []
-        self._said: list[str] = []
+        self._turns = 0
         self._rows: list[TokenRow] = []
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
-        self._events += news
-        system, words = self._prompt(self._task, self._events, self._said) or ("", "")
-        seed = derive_seed(self._stage.seed, "fresh", len(self._said))
+        self._events += [event for event in news if event.actor is not Actor.AGENT]
+        system, words = self._prompt(self._task, self._events) or ("", "")
+        seed = derive_seed(self._stage.seed, "fresh", self._turns)
+        self._turns += 1
         stage = replace(self._stage, policy=system, tools=(), greeting="", seed=seed)
         session = self._inner.open(stage, self._task)
         try:
@@ -52,7 +54,7 @@ class _FreshSession:
             self._rows += session.rows()
         finally:
             session.close()
-        self._said.append(turn.text)
+        self._events.append(Event(len(self._events), Actor.AGENT, Kind.SAY, turn.text))
         return turn
 
     def rows(self) -> tuple[TokenRow, ...]:

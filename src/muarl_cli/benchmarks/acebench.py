@@ -245,11 +245,11 @@ class AceScenario:
             for path, rows in found.items()
         }
 
-    def _official_prompt(self, task: Task, events: Sequence[Event], said: Sequence[str]) -> tuple[str, str] | None:
+    def _official_prompt(self, task: Task, events: Sequence[Event]) -> tuple[str, str] | None:
         if task.split.endswith(TOOLS):
             return None
         prompts = self._entry(task)["prompts"]
-        return prompts["system"], prompts["before"] + history_of(self.name, events, said) + prompts["after"]
+        return prompts["system"], prompts["before"] + history_of(self.name, events) + prompts["after"]
 
     def _user_prompt(self, task: Task) -> tuple[str, str, str]:
         """(system prompt, opening question, role of the user's own turns)."""

@@ -1,7 +1,7 @@
 """What ACEBench's parties see: the history as text, the user that a model words, and the answer to words where no user
 is there.
 
-Invariant: the history is made of events and of the agent's own words alone, and equals the official one to the letter.
+Invariant: the history is made of what the agent knows alone, and equals the official one to the letter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from muarl_cli.benchmarks.acebench_package import open_checkout
-from muarl_cli.conversation.events import Actor, Event, Kind
+from muarl_cli.conversation.events import Actor, Event
 from muarl_cli.conversation.protocols import Stage, UserFault, UserSession, UserTurn
 from muarl_cli.engines.chat import ChatSampling, Finish
 from muarl_cli.engines.wire import ContextOverflow
@@ -23,36 +23,30 @@ TURN_ERROR = "Error during execution: {str(e)}"
 _EXECUTION = {"multi_turn": "execution:", "multi_step": "execution result:"}
 
 
-def history_of(kind: str, events: Sequence[Event], said: Sequence[str]) -> str:
+def history_of(kind: str, events: Sequence[Event]) -> str:
     """The official history: a line a message. In multi-step the agent's own messages are not part of it, and the answer
     to words comes from execution, not from a user."""
     lines: list[str] = []
     answers: list[str] = []
-    spoken = iter(said)
     opened = False
-
-    def close_turn() -> None:
-        """One message of execution for all the calls of a turn."""
-        if answers:
-            lines.append(_EXECUTION[kind] + _reply(answers))
-            answers.clear()
-
     for event in events:
         if event.actor is Actor.WORLD:
             answers.append(event.text)
             continue
-        own = event.kind is Kind.CALL and "same_turn" not in event.tags
-        if own or event.kind is Kind.SAY:
-            close_turn()
-        if event.actor is Actor.AGENT and (own or event.kind is Kind.SAY):
-            words = next(spoken, event.text)
-            lines += [f"agent:{words}"] if kind == "multi_turn" else []
-        elif event.actor is Actor.USER and event.kind is Kind.SAY:
+        lines += _execution(kind, answers)
+        answers = []
+        if event.actor is Actor.USER:
             label = "user:" if kind == "multi_turn" or not opened else _EXECUTION[kind]
             lines.append(label + event.text)
             opened = True
-    close_turn()
-    return "".join(f"{line}\n" for line in lines)
+        elif kind == "multi_turn":
+            lines.append(f"agent:{event.text}")
+    return "".join(f"{line}\n" for line in [*lines, *_execution(kind, answers)])
+
+
+def _execution(kind: str, answers: Sequence[str]) -> list[str]:
+    """One message of execution for all the calls of a turn."""
+    return [_EXECUTION[kind] + _reply(answers)] if answers else []
 
 
 def _reply(texts: Sequence[str]) -> str:

@@ -289,11 +289,22 @@ def _unsafe(text: str) -> bool:
         for argument in node.keywords:
             if isinstance(argument.value, (ast.Dict, ast.Call)):
                 return True
-            if any(isinstance(inner, (ast.BinOp, ast.Lambda)) for inner in ast.walk(argument.value)):
+            inner = list(ast.walk(argument.value))
+            if any(isinstance(one, ast.Lambda) for one in inner):
+                return True
+            if any(isinstance(one, ast.BinOp) and not _arithmetic(one) for one in inner):
                 return True
             if argument.arg is None or not argument.arg.isidentifier():
                 return True
     return False
+
+
+def _arithmetic(node: ast.AST) -> bool:
+    """Whether it is a sum, a difference, a product or a quotient of plain numbers, which may be evaluated."""
+    if isinstance(node, ast.BinOp):
+        plain = isinstance(node.op, (ast.Add, ast.Sub, ast.Mult, ast.Div))
+        return plain and _arithmetic(node.left) and _arithmetic(node.right)
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
 
 def _parsed(text: str) -> list[dict[str, Any]]:
