@@ -197,7 +197,7 @@ class BfclScenario:
         verdict = package.worker.ask(
             "check", category=category.name, entry=task.id, turns=world.referee.decoded(answered)
         )
-        initial, gold = task.extra["states"] or ("", "")
+        states = self._states(task, world, verdict["valid"])
         detail = {
             "bases": {"official": verdict["valid"]},
             "error_type": verdict.get("error_type", ""),
@@ -206,7 +206,7 @@ class BfclScenario:
             "end": ends[-1] if ends else "",
             "revision": package.revision,
         }
-        return Outcome(float(verdict["valid"]), StateHashes(initial, world.fingerprint(), gold), detail)
+        return Outcome(float(verdict["valid"]), states, detail)
 
     def user_prompt(self, task: Task) -> str:
         """Nobody words this user; the turns, for a person who reads along."""
@@ -244,6 +244,13 @@ class BfclScenario:
             ordered = [{**row, "result": _first_step(row["result"])} for row in ordered]
         text = "".join(json.dumps(row) + "\n" for row in ordered)
         return {f"{folder}{prefix}_{name}_result.json": text.encode()}
+
+    def _states(self, task: Task, world: BfclWorld, valid: bool) -> StateHashes:
+        if not self.one_turn:
+            initial, gold = task.extra["states"]
+            return StateHashes(initial, world.fingerprint(), gold)
+        right = digest([task.id, "right"])  # there is no state: the end state is the answer
+        return StateHashes("", right if valid else digest([task.id, world.referee.result(1)]), right)
 
     def _task(self, package: Package, category: Category, entry: Mapping[str, Any]) -> Task:
         gold = [GoldCall(call["name"], call["arguments"]) for turn in entry["gold"] for call in turn]
