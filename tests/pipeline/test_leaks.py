@@ -46,7 +46,7 @@ def test_training_on_a_test_set_with_its_outputs_emptied_is_found_there_and_in_i
 def test_an_evaluation_is_refused_for_it_with_the_list_unless_it_is_allowed(tmp_path: Path) -> None:
     write_lineage(tmp_path, _trained_on(*EMPTIED))
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     given = {"model": ("--model", str(tmp_path))}
     settings: Any = resolve(_stage(), flags=given).settings
     tasks: Any = [(None, _task("tau2", "a", "#W1", "base"))]

@@ -7,6 +7,7 @@ the write-task rate, and both denominators; and where tasks were seen in trainin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from muarl_cli.records.run import RunFolder
 from muarl_cli.reports.layer_tables import layer_table
 from muarl_cli.reports.tables import comparison_table, ends_table
 from muarl_cli.scoring.rescore import by_label, rescore
-from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
+from muarl_cli.scoring.statistics import holm
+from muarl_cli.scoring.summary import Comparison, ScoreSummary, by_user, compare, summarise
 from muarl_cli.settings.models import Eval
 from muarl_cli.worlds.catalog import load_tasks
 from muarl_cli.worlds.scenario import Scenario, Task
@@ -98,7 +100,8 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},
             "full": {label: score.to_json() for label, score in scores.items()},
-            "differences": {f"{a}_minus_{b}": c.difference.to_json() for (a, b), c in floors.items()},
+            "differences": _corrected(floors),
+            "users": by_user(own_episodes(out), resamples=settings.bootstrap, seed=settings.seed),
             "layers": layers,
             "overlap": seen,
             "official": official,
@@ -112,6 +115,18 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             talk.warn(f"{len(seen)} of these tasks were trained on: this is no held-out score")
         code = ExitCode.OK if scores[name].result in ("ok", "empty") else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
+
+
+def own_episodes(out: Path) -> list[Episode]:
+    """The agent's own episodes, without those of the floors."""
+    return [episode for episode in iter_episodes(out) if episode.stage == STAGE]
+
+
+def _corrected(floors: Mapping[tuple[str, str], Comparison]) -> dict[str, dict[str, Any]]:
+    """The paired differences by name, their p-values corrected over all of them."""
+    named = {f"{after}_minus_{before}": c.difference for (after, before), c in floors.items()}
+    corrected = holm({name: difference.p for name, difference in named.items()})
+    return {name: difference.to_json() | {"p_holm": corrected[name]} for name, difference in named.items()}
 
 
 def name_of(settings: Eval) -> str:
@@ -131,7 +146,7 @@ def _official(
         if not hasattr(scenario, "official_summary"):
             continue
         own = f"{scenario.source}:{scenario.name}"
-        mine = [e for e in iter_episodes(out) if e.stage == STAGE and e.scenario == own]
+        mine = [episode for episode in own_episodes(out) if episode.scenario == own]
         said[own] = scenario.official_summary(mine)
         for name, data in scenario.official_files(mine, agent).items():
             place = out / "official" / name
