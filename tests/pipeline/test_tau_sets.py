@@ -43,8 +43,9 @@ def test_telecom_is_reported_with_the_share_of_its_criteria_and_a_file_for_the_o
     arguments = ("--domain", "telecom", "--split", "small", "--agent", "gold-replay")
     result = evaluate(capfd, tmp_path / "run", *arguments)
     assert result["scores"]["gold-replay"]["mean"] == 1.0
-    assert result["completion"] == {"tau2:telecom": 1.0}
-    assert result["unjudged"] == 0
+    official = result["official"]["tau2:telecom"]
+    assert (official["task_completion_rate"], official["pass_1"], official["unjudged"]) == (1.0, 1.0, 0)
+    assert "inspect-evals" in official["revision"]["package"]
     (name,) = result["official_files"]
     file = json.loads((tmp_path / "run" / "official" / name).read_text())
     assert len(file["simulations"]) == len(file["tasks"]) == 20
@@ -60,7 +61,7 @@ def test_idling_in_telecom_meets_some_criteria_and_solves_nothing(
 ) -> None:
     result = evaluate(capfd, tmp_path / "run", "--domain", "telecom", "--agent", "do-nothing")
     assert result["scores"]["do-nothing"]["mean"] == 0.0
-    assert 0.0 < result["completion"]["tau2:telecom"] < 0.2
+    assert 0.0 < result["official"]["tau2:telecom"]["task_completion_rate"] < 0.2
 
 
 @pytest.mark.parametrize("domain", ["retail", "airline", "telecom"])

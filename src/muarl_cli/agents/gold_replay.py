@@ -48,7 +48,7 @@ def plan(task: Task, tools: Sequence[ToolSpec], *, drop_last_write: bool) -> tup
     leaving = [Move(call=call) for call in played if call.name == last]
     if leaving and tool and tool.klass is not ToolClass.TERMINAL:
         leaving.append(Move(text=TRANSFERRED))
-    return (*moves, *(leaving or [Move(text=CLOSING)]))
+    return (*moves, *(leaving or [Move(text=str(task.extra.get("closing", CLOSING)))]))
 
 
 def _move(call: GoldCall) -> Move:

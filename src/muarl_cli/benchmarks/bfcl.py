@@ -176,7 +176,7 @@ class BfclScenario:
     def stage(self, task: Task, seed: int) -> Stage:
         """What the parties of an episode of `task` are told: tools are the task's own."""
         held = frozenset(task.extra["held"])
-        return Stage(self.name, self.policy, self.compact, self._task_tools(task), self.greeting, seed, held)
+        return Stage(self.name, self.policy, self.compact, self._task_tools(task), self.greeting, seed, held=held)
 
     def world(self, task: Task) -> BfclWorld:
         package = open_package(task.split)
@@ -197,7 +197,7 @@ class BfclScenario:
         verdict = package.worker.ask(
             "check", category=category.name, entry=task.id, turns=world.referee.decoded(answered)
         )
-        initial, gold = task.extra["states"] or ("", "")
+        states = self._states(task, world, verdict["valid"])
         detail = {
             "bases": {"official": verdict["valid"]},
             "error_type": verdict.get("error_type", ""),
@@ -206,11 +206,23 @@ class BfclScenario:
             "end": ends[-1] if ends else "",
             "revision": package.revision,
         }
-        return Outcome(float(verdict["valid"]), StateHashes(initial, world.fingerprint(), gold), detail)
+        return Outcome(float(verdict["valid"]), states, detail)
 
     def user_prompt(self, task: Task) -> str:
         """Nobody words this user; the turns, for a person who reads along."""
         return "\n\n".join(text for text, _ in task.extra["user_turns"])
+
+    def official_summary(self, episodes: Iterable[Episode]) -> dict[str, Any]:
+        """The category's accuracy over all trials, invalid episodes counted as failed, as officially; and why entries
+        failed."""
+        done = list(episodes)
+        kinds = [e.detail.get("error_type") or e.end.reason.value for e in done if e.reward != 1.0]
+        return {
+            "accuracy": sum(e.reward or 0.0 for e in done) / (len(done) or 1),
+            "failures": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+            "revision": open_package(done[0].split).revision if done else {},
+            "defects": list(DEFECTS),
+        }
 
     def official_files(self, episodes: Iterable[Episode], agent: str) -> dict[str, bytes]:
         """Result files that the official evaluator reads, by path below its project folder; the first trial of each
@@ -233,6 +245,13 @@ class BfclScenario:
         text = "".join(json.dumps(row) + "\n" for row in ordered)
         return {f"{folder}{prefix}_{name}_result.json": text.encode()}
 
+    def _states(self, task: Task, world: BfclWorld, valid: bool) -> StateHashes:
+        if not self.one_turn:
+            initial, gold = task.extra["states"]
+            return StateHashes(initial, world.fingerprint(), gold)
+        right = digest([task.id, "right"])  # there is no state: the end state is the answer
+        return StateHashes("", right if valid else digest([task.id, world.referee.result(1)]), right)
+
     def _task(self, package: Package, category: Category, entry: Mapping[str, Any]) -> Task:
         gold = [GoldCall(call["name"], call["arguments"]) for turn in entry["gold"] for call in turn]
         changed = [flag for turn in entry["writes"] for flag in turn]
@@ -245,7 +264,7 @@ class BfclScenario:
             split=package.split,
             family="+".join(entry["classes"]) or self.name,
             brief={"turns": [text for text, _ in turns]},
-            initial={"state": entry["states"][0] if entry["states"] else ""},
+            initial={"state": entry["states"][0] if entry["states"] else "", "entry": entry["id"]},
             gold=tuple(gold),
             gold_writes=tuple(call for call, flag in zip(gold, changed, strict=False) if flag),
             bases=("official",),

@@ -24,8 +24,9 @@ LIMITS = Limits(max_turns=200, max_agent_tokens=0, max_identical_calls=50, max_f
 IN_FLIGHT = 8
 
 
-def gold_count(scenario: Any, split: str, known: Collection[str] = ()) -> GoldCount:
-    """Replay every task of a split. `known` are ids whose gold does not reach its own goal upstream."""
+def gold_count(scenario: Any, split: str, known: Collection[str] = (), unseen: Collection[str] = ()) -> GoldCount:
+    """Replay every task of a split. `known` are ids whose gold does not reach its own goal upstream, `unseen` those
+    whose last write upstream does not look at."""
     tasks = list(scenario.tasks(split))
     straight = asyncio.run(_replay(scenario, tasks, GoldReplay()))
     writing = [task for task in tasks if task.writes and task.id not in known]
@@ -36,6 +37,9 @@ def gold_count(scenario: Any, split: str, known: Collection[str] = ()) -> GoldCo
         passed=len(tasks) - len(failures),
         corrupted=len(writing),
         corrupted_failed=sum(reward != 1.0 for reward in corrupted),
+        known_unseen=tuple(
+            task.id for task, reward in zip(writing, corrupted, strict=True) if reward == 1.0 and task.id in unseen
+        ),
         known_failures=tuple(name for name in failures if name in known),
         failures=tuple(name for name in failures if name not in known),
     )

@@ -11,8 +11,9 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+from muarl_cli.benchmarks.tau2_results import official_figures
 from muarl_cli.benchmarks.transcripts import messages_of
-from muarl_cli.conversation.episode import StateHashes
+from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Event, ToolClass, Write
 from muarl_cli.conversation.protocols import InfraFault, ToolResult
 from muarl_cli.conversation.tools import Toolbox, ToolCall, ToolSpec, typed
@@ -121,6 +122,14 @@ class ServedScenario:
         found = world.reward(events, outputs_count(task))
         detail = {"missing": [], "unjudged": [], "revision": dict(self.revision)} | found["detail"]
         return Outcome(float(found["reward"]), StateHashes(**found["state"]), detail)
+
+    def official_summary(self, episodes: Sequence[Episode]) -> dict[str, Any]:
+        """What the benchmark reports beside the score."""
+        return official_figures(self, episodes)
+
+    def official_files(self, episodes: Sequence[Episode], agent: str) -> dict[str, bytes]:
+        """Result files that the benchmark's own commands read, by name (TAU1 cannot grade again)."""
+        return {}
 
     def _specs(self, rows: Sequence[Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
         return tuple(ToolSpec(row["name"], row["description"], row["parameters"], self._class_of(row)) for row in rows)

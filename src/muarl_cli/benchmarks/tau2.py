@@ -13,7 +13,7 @@ from typing import Any
 
 from muarl_cli.benchmarks.tau2_domains import DOMAINS, Domain
 from muarl_cli.benchmarks.tau2_package import Package
-from muarl_cli.benchmarks.tau2_results import results_file
+from muarl_cli.benchmarks.tau2_results import official_figures, results_file
 from muarl_cli.benchmarks.tau2_reward import DEFAULT_BASES, grade
 from muarl_cli.benchmarks.tau2_world import PARTIES, Tau2World
 from muarl_cli.conversation.episode import Episode, StateHashes
@@ -115,6 +115,10 @@ class Tau2Scenario:
         return Outcome(
             reward, StateHashes(initial=initial, final=final, gold=gold), detail | {"revision": dict(self.revision)}
         )
+
+    def official_summary(self, episodes: Sequence[Episode]) -> dict[str, Any]:
+        """What the benchmark reports beside the score."""
+        return official_figures(self, episodes)
 
     def official_files(self, episodes: Sequence[Episode], agent: str) -> dict[str, bytes]:
         """The result file that the benchmark's own commands read, by its name."""

@@ -59,6 +59,19 @@ def results_file(scenario: Any, records: Sequence[Mapping[str, Any]], episodes: 
     ).encode()
 
 
+def official_figures(scenario: Any, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """What TAU-bench reports beside the score: pass^1, over a domain the share of single criteria that were met (the
+    paper's task completion rate), and how many episodes have assertions in words that nobody judged."""
+    counted = [episode for episode in episodes if episode.end.reason in TERMINATION]
+    met = [float(e.detail["completion"]) for e in counted if "completion" in e.detail]
+    found: dict[str, Any] = {"revision": dict(scenario.revision), "episodes": len(counted)}
+    if counted:
+        found["pass_1"] = sum(float(e.reward or 0.0) for e in counted) / len(counted)
+    if met:
+        found["task_completion_rate"] = sum(met) / len(met)
+    return found | {"unjudged": sum(bool(e.detail.get("unjudged")) for e in counted)}
+
+
 def _simulation(scenario: Any, episode: Episode) -> dict[str, Any]:
     seconds = float(episode.volatile.get("seconds", 0.0))
     bases = episode.detail.get("bases", {})

@@ -8,6 +8,7 @@ Examples:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -127,13 +128,48 @@ def check(
             Column("verdict", "verdict"),
         )
         shown = tuple(
-            {**row, "known": len(row["known_failures"]), "verdict": "as expected" if row["as_expected"] else "WRONG"}
+            {
+                **row,
+                "known": len(row["known_failures"]) + len(row["known_unseen"]),
+                "verdict": "as expected" if row["as_expected"] else "WRONG",
+            }
             for row in rows
         )
         talk.show(Table("Gold replays", columns, shown).rich())
     if json:
         talk.result({"sets": rows})
     return int(ExitCode.OK if all(row["as_expected"] for row in rows) else ExitCode.GATE_FAILED)
+
+
+@app.command()
+def paper(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders of muarl eval")],
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """Scores of runs beside those of the paper, labelled by data revision and user model.
+
+    Example: muarl bench paper runs/eval-tau2 runs/eval-bfcl
+    """
+    from muarl_cli.cli.console import Talk
+    from muarl_cli.errors import ExitCode, MuarlError
+    from muarl_cli.reports.paper import paper_tables, published
+    from muarl_cli.reports.run_view import load_runs, with_tasks
+
+    talk = Talk(json=json)
+    with talk.data_only():
+        measured, beside = paper_tables([with_tasks(run) for run in load_runs(runs)])
+        if not beside.rows:
+            raise MuarlError(
+                "none of these runs is of a set that the paper reports",
+                next_step=f"muarl eval --tasks SET:SPLIT with one of: {', '.join(published()['sets'])}",
+                code=ExitCode.BAD_DATA,
+            )
+        talk.show(measured.rich())
+        talk.show(beside.rich())
+    if json:
+        talk.result({"measured": measured.to_json(), "beside": beside.to_json(), "notes": list(beside.notes)})
+    return 0
 
 
 def _chosen(names: list[str] | None) -> list[Any]:

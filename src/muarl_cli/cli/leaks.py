@@ -18,8 +18,8 @@ _MOST = 20
 
 
 def leaks(
-    first: Annotated[str, typer.Argument(metavar="A", help="task set, log or checkpoint: what was trained on")],
-    second: Annotated[str, typer.Argument(metavar="B", help="task set or log: what is to be evaluated")],
+    first: Annotated[str, typer.Argument(metavar="A", help="task sets (a,b), log or checkpoint: what was trained on")],
+    second: Annotated[str, typer.Argument(metavar="B", help="task sets (a,b) or log: what is to be evaluated")],
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:

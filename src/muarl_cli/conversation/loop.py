@@ -127,6 +127,7 @@ class _Talk:
             if spoke:
                 await self._user_turn()
                 self._check_limits()
+                self._ask_referee()
 
     async def _agent_turn(self) -> bool:
         """One turn of the agent; True when it spoke to the user (so the user is next)."""

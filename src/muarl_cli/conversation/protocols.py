@@ -229,7 +229,7 @@ class Referee(Protocol):
         ...
 
     def ended(self) -> tuple[EndReason, str] | None:
-        """Why the conversation is over, asked after every turn of the agent; None to go on."""
+        """Why the conversation is over, asked after every turn; None to go on."""
         ...
 
 

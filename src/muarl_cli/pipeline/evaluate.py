@@ -7,9 +7,11 @@ the write-task rate, and both denominators; and where tasks were seen in trainin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.acebench_package import use_checkout
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
@@ -23,7 +25,8 @@ from muarl_cli.records.run import RunFolder
 from muarl_cli.reports.layer_tables import layer_table
 from muarl_cli.reports.tables import comparison_table, ends_table
 from muarl_cli.scoring.rescore import by_label, rescore
-from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
+from muarl_cli.scoring.statistics import holm
+from muarl_cli.scoring.summary import Comparison, ScoreSummary, by_user, compare, summarise
 from muarl_cli.settings.models import Eval
 from muarl_cli.worlds.scenario import Scenario, Task
 
@@ -41,7 +44,8 @@ LEADERBOARD = {"tau2": "base", "tau1": "test", "bfcl": "v3", "acebench": "en"}
 
 
 def task_refs(settings: Eval) -> list[str]:
-    """The task sets that are evaluated: a benchmark's, or `tasks`."""
+    """The task sets that are evaluated: a benchmark's, or `tasks`. Takes the checkouts that the settings name."""
+    use_checkout(settings.acebench_dir)
     if not settings.bench:
         return list(settings.tasks)
     if settings.bench not in PAPER_DOMAINS:
@@ -82,7 +86,7 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             for line in log.report.lines():
                 talk.warn(line)
             scores = asyncio.run(_play(settings, folder.run_id, tasks, jobs, agents, out, log, talk))
-        official = _official_files(tasks, out, settings)
+        official, files = _official(tasks, out, settings)
         lineage = lineage_of(settings, folder, tasks, agents)
         write_lineage(out, lineage)
         name = name_of(settings)
@@ -96,17 +100,37 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},
             "full": {label: score.to_json() for label, score in scores.items()},
-            "differences": {f"{a}_minus_{b}": c.difference.to_json() for (a, b), c in floors.items()},
+            "differences": _corrected(floors),
+            "users": by_user(own_episodes(out), resamples=settings.bootstrap, seed=settings.seed),
             "layers": layers,
             "overlap": seen,
-            "official_files": official,
-            **_said_of_bases(out, talk),
+            "official": official,
+            "official_files": files,
             "artifact": artifact_hash(out),
         }
+        for own, found in official.items():
+            figures = (f"{key.replace('_', ' ')} {v:.3f}" for key, v in found.items() if isinstance(v, float))
+            talk.say(f"{own}, {' '.join(found['revision'].values())}: {', '.join(figures)}")
+            if found.get("unjudged"):
+                talk.warn(
+                    f"{own}: nobody judged the words of {found['unjudged']} episodes; their score is over the rest"
+                )
         if seen:
             talk.warn(f"{len(seen)} of these tasks were trained on: this is no held-out score")
         code = ExitCode.OK if scores[name].result in ("ok", "empty") else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
+
+
+def own_episodes(out: Path) -> list[Episode]:
+    """The agent's own episodes, without those of the floors."""
+    return [episode for episode in iter_episodes(out) if episode.stage == STAGE]
+
+
+def _corrected(floors: Mapping[tuple[str, str], Comparison]) -> dict[str, dict[str, Any]]:
+    """The paired differences by name, their p-values corrected over all of them."""
+    named = {f"{after}_minus_{before}": c.difference for (after, before), c in floors.items()}
+    corrected = holm({name: difference.p for name, difference in named.items()})
+    return {name: difference.to_json() | {"p_holm": corrected[name]} for name, difference in named.items()}
 
 
 def name_of(settings: Eval) -> str:
@@ -114,39 +138,26 @@ def name_of(settings: Eval) -> str:
     return "policy" if settings.agent == "policy" else settings.agent
 
 
-def _said_of_bases(out: Path, talk: Talker) -> dict[str, Any]:
-    """What a score over several bases hides: the share of single criteria that were met, by scenario (the paper's task
-    completion rate of TAU2 telecom), and how many episodes have assertions that nobody judged."""
-    met: dict[str, list[float]] = {}
-    unjudged = 0
-    for episode in iter_episodes(out):
-        if episode.stage == STAGE and episode.valid:
-            unjudged += bool(episode.detail.get("unjudged"))
-            if "completion" in episode.detail:
-                met.setdefault(episode.scenario, []).append(episode.detail["completion"])
-    if unjudged:
-        talk.warn(f"{unjudged} episodes have assertions in words that nobody judged: their score is over the rest")
-    if not met and not unjudged:
-        return {}
-    return {"completion": {name: sum(rows) / len(rows) for name, rows in met.items()}, "unjudged": unjudged}
-
-
-def _official_files(tasks: list[tuple[Scenario, Task]], out: Path, settings: Eval) -> list[str]:
-    """Write the result files that a benchmark's own evaluator reads; their names below `official/`."""
+def _official(
+    tasks: list[tuple[Scenario, Task]], out: Path, settings: Eval
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What the benchmarks themselves say of the agent's episodes, by scenario, and the names below `official/` of the
+    result files that their own evaluators read."""
     agent = Path(settings.model).name if settings.agent == "policy" else settings.agent
-    written = []
-    for scenario in {id(scenario): scenario for scenario, _ in tasks}.values():
-        make = getattr(scenario, "official_files", None)
-        if make is None:
+    said, written = {}, []
+    found: dict[int, Any] = {id(scenario): scenario for scenario, _ in tasks}
+    for scenario in found.values():
+        if not hasattr(scenario, "official_summary"):
             continue
         own = f"{scenario.source}:{scenario.name}"
-        mine = [e for e in iter_episodes(out) if e.stage == STAGE and e.scenario == own]
-        for name, data in make(mine, agent).items():
+        mine = [episode for episode in own_episodes(out) if episode.scenario == own]
+        said[own] = scenario.official_summary(mine)
+        for name, data in scenario.official_files(mine, agent).items():
             place = out / "official" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             replace_file(place, data)
             written.append(name)
-    return written
+    return said, written
 
 
 def _compare(settings: Eval, before: ScoreSummary, after: ScoreSummary) -> Any:

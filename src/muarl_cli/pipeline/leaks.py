@@ -16,8 +16,8 @@ from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.lineage import Overlap, TaskMark, overlap, read_lineage
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.scoring.wording import Alike, alike, grams, masked
-from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.catalog import load_tasks, scenario_of
+from muarl_cli.worlds.scenario import Task
 
 TRAINING = ("sft", "rl-train")
 """stages whose folder stands for what was trained on, not for what was played"""
@@ -87,16 +87,15 @@ def leaks(first: str, second: str) -> Leaks:
 
 
 def side_of(text: str) -> Side:
-    """The tasks that `text` names."""
+    """The tasks that `text` names: a path, or task sets separated by commas."""
     path = Path(text)
     if path.exists() and not path.name.count(":"):
         marks = _marks_of(path)
         named = dict(_loadable(marks))
     else:
-        ref = parse_task_ref(text)
-        loaded = load_tasks([text])
+        loaded = load_tasks([part.strip() for part in text.split(",")])
         marks = tuple(TaskMark.of(task) for _, task in loaded)
-        named = {task.task_hash: (f"{ref.source}:{ref.scenario}:{ref.split}:{task.id}", s, task) for s, task in loaded}
+        named = {task.task_hash: (_name(task), scenario, task) for scenario, task in loaded}
     if not marks:
         raise MuarlError(f"{text} holds no task", code=ExitCode.MISSING_INPUT)
     known = {mark.task_hash for mark in marks} & named.keys()
@@ -135,7 +134,11 @@ def _loadable(marks: tuple[TaskMark, ...]) -> Iterator[tuple[str, tuple[str, Any
         except MuarlError:
             continue  # a benchmark that is not installed: its hashes are compared all the same
         for task in tasks:
-            yield task.task_hash, (f"{source}:{scenario}:{split}:{task.id}", found, task)
+            yield task.task_hash, (_name(task), found, task)
+
+
+def _name(task: Task) -> str:
+    return f"{task.source}:{task.scenario}:{task.split}:{task.id}"
 
 
 def _text(scenario: Any, task: Any) -> str:

@@ -67,7 +67,8 @@ class Agents:
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
         if self.fixed is not None:
-            return self.fixed
+            shown = getattr(scenario, "presented", None)
+            return cast(AgentFactory, shown(self.fixed)) if shown else self.fixed
         shares = parse_mixture(self.kind, SCRIPTED_AGENTS, "agent")
         name = _draw(shares, derive_seed(seed, "agent-kind"))
         key = f"{scenario.source}:{scenario.name}:{name}"
@@ -177,6 +178,9 @@ class Users:
                 code=ExitCode.USAGE,
             )
         speaker, cassette = self._speaker(draw.backend)
+        official = getattr(scenario, "worded_users", None)
+        if official is not None:
+            return cast(UserFactory, official(speaker, self.settings.temperature, self.settings.max_tokens, cassette))
         scripted = scripted_user(scenario)
         return LlmUsers(
             speaker,

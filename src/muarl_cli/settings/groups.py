@@ -140,6 +140,15 @@ class Checkouts(Group):
     """interpreter that runs the TAU2 checkout; empty = MUARL_TAU2_PYTHON, else this one"""
 
 
+class Judge(Group):
+    """Who judges what a task asserts in words."""
+
+    model: str
+    """a model behind an OpenAI-compatible address; empty = nobody, and those assertions are reported as null"""
+    base_url: str
+    """address of the judge; empty = OPENAI_BASE_URL, else the vendor's own"""
+
+
 class Price(Group):
     """What a model costs, in USD per million tokens."""
 

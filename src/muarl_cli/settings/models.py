@@ -17,6 +17,7 @@ from muarl_cli.settings.groups import (
     Count,
     CountOrNone,
     Group,
+    Judge,
     Limits,
     Names,
     NotNegative,
@@ -277,6 +278,8 @@ class Eval(Served):
     """domains of the benchmark; empty = those of the paper"""
     split: str
     """split of the benchmark; empty = its leaderboard set"""
+    acebench_dir: str
+    """checkout of ACEBench; empty = MUARL_ACEBENCH_DIR"""
     trials: Count
     """independent runs a task"""
     floors: bool
@@ -285,6 +288,7 @@ class Eval(Served):
     """resamples of the bootstrap intervals"""
     outputs: Outputs
     """what a benchmark's task wants said: check = part of the score, drop = no part of it"""
+    judge: Judge
     allow_overlap: bool
     """score in spite of tasks the checkpoint was trained on; the overlap is then printed beside the score"""
 
@@ -305,9 +309,11 @@ FREE_KEYS = frozenset(
         "user.cassette",
         "teacher.base_url",
         "base_url",
+        "acebench_dir",
         "stop_after_seconds",
         "keep",
         "save_every",
+        "judge.base_url",
         "checkouts.tau1_root",
         "checkouts.tau2_python",
     }
