@@ -12,8 +12,10 @@ import pytest
 from fakes.openai_server import FakeOpenAI, Running
 
 from muarl_cli.benchmarks.checkouts import python_of, root_of, use_checkouts
+from muarl_cli.benchmarks.tau2 import tau2_scenario
 from muarl_cli.cli.app import main
-from muarl_cli.errors import ExitCode
+from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.pipeline.parties import Users
 from muarl_cli.pipeline.rollout import chosen
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import Stage
@@ -118,3 +120,11 @@ def test_a_judge_is_asked_what_tasks_assert_in_words_and_its_absence_is_told(
         assert len(told) == 4
         assert {row["passed"] for row in told} == {passed}
         assert all(row["count"] for row in told)
+
+
+def test_a_local_model_cannot_play_a_user_who_has_tools(tmp_path: Path) -> None:
+    settings = resolve(Stage.EVAL, overrides=["agent=gold-replay", "user.backend=hf", "user.model=folder"]).settings
+    users = Users(settings.user, {}, 0.0, tmp_path)
+    with pytest.raises(MuarlError, match="cannot play tau2:telecom") as refused:
+        users.of(tau2_scenario("telecom"), 0)
+    assert "--user-base-url" in refused.value.next_step
