@@ -18,7 +18,8 @@ from muarl_cli.worlds.scenario import GoldCall, Task
 
 SPLIT_SIZES = {"test": 240, "dev": 120, "train": 2400}
 SHAPES = {("write",): 30, ("write", "write"): 50, ("refused", "write"): 12, ("refused",): 5}
-"""how many goals a task has and which of them the domain must refuse; weights"""
+"""how many goals a task has and which of them the domain must refuse; weights, before tasks that a domain's state does
+not hold are thrown away. A domain in which that happens often gives its own."""
 CHANGE_SHARE = 0.65
 """share of tasks in which the user changes their mind: what separates an agent that asks from one that does not"""
 UNKNOWN_SHARE = 0.12
@@ -29,8 +30,15 @@ TELL_SHARE = 0.7
 class TaskGenerator:
     """Draws the tasks of one domain."""
 
-    def __init__(self, name: str, language: Language, module: ModuleType, tables: Mapping[str, Any]) -> None:
-        self.name, self.language, self.module, self.tables = name, language, module, tables
+    def __init__(
+        self,
+        name: str,
+        language: Language,
+        module: ModuleType,
+        tables: Mapping[str, Any],
+        shapes: Mapping[tuple[str, ...], int] = SHAPES,
+    ) -> None:
+        self.name, self.language, self.module, self.tables, self.shapes = name, language, module, tables, shapes
         self._subjects = module.subjects(tables)
         self._task_hashes: set[str] = set()
         self._write_hashes: set[str] = set()
@@ -58,7 +66,7 @@ class TaskGenerator:
         return tuple(tasks)
 
     def _draw(self, rng: random.Random, split: str, number: int) -> Task | None:
-        shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
+        shape = rng.choices(list(self.shapes), list(self.shapes.values()))[0]
         subject = rng.choice(self._subjects)
         changing = rng.randrange(len(shape)) if rng.random() < CHANGE_SHARE else -1
         if changing >= 0 and shape[changing] == "refused" and "write" in shape:
@@ -70,7 +78,7 @@ class TaskGenerator:
             goal = self._goal(rng, subject, kind, used, changing == place, taken, last)
             if goal is None:
                 return None
-            used = dict(goal.slots) | {"intent": goal.intent}
+            used = dict(goal.slots) | {"intent": goal.intent, "refused": goal.refused}
             goals.append(_still_unknown(goal, goals))
         return self._task(split, number, goals)
 
