@@ -16,11 +16,13 @@ from typer.core import TyperGroup
 
 from muarl_cli import __version__
 from muarl_cli.cli import (
+    bench,
     compare,
     config,
     evaluate,
     gate,
     import_,
+    leaks,
     ls,
     play,
     report,
@@ -124,12 +126,14 @@ _add("show", show.show, show, _TOOLS)
 _add("status", status.status, status, _TOOLS)
 _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
+_add("leaks", leaks.leaks, leaks, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Real conversations: tasks, rates and personas of users.")
+app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 

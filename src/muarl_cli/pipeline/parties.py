@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
+from muarl_cli.conversation.protocols import AgentFactory, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
 from muarl_cli.settings.groups import Price, User
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, user_tools_of
 
 if TYPE_CHECKING:
     from muarl_cli.users.human import Terminal
@@ -74,7 +74,8 @@ class Agents:
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
         if self.fixed is not None:
-            return self.fixed
+            shown = getattr(scenario, "presented", None)
+            return cast(AgentFactory, shown(self.fixed)) if shown else self.fixed
         shares = parse_mixture(self.kind, SCRIPTED_AGENTS, "agent")
         name = _draw(shares, derive_seed(seed, "agent-kind"))
         key = f"{scenario.source}:{scenario.name}:{name}"
@@ -143,7 +144,11 @@ class Users:
             )
 
     def of(self, scenario: Scenario, seed: int) -> UserFactory:
-        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed."""
+        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed. Where the user's turns are part
+        of a benchmark's data, nobody plays."""
+        written: UserFactory | None = getattr(scenario, "users", None)
+        if written is not None:
+            return written
         draw = self._mixture.draw(seed)
         key = f"{scenario.source}:{scenario.name}:{draw.backend}:{draw.persona.name}"
         if key not in self._made:
@@ -179,7 +184,17 @@ class Users:
     def _worded(self, scenario: Scenario, draw: Draw) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
+        if draw.backend == "hf" and user_tools_of(scenario):
+            raise MuarlError(
+                f"an hf user cannot play {scenario.source}:{scenario.name}",
+                why="its users have tools of their own, and a local model is not shown any",
+                next_step="serve the model and name it with --user-model and --user-base-url",
+                code=ExitCode.USAGE,
+            )
         speaker, cassette = self._speaker(draw.backend)
+        official = getattr(scenario, "worded_users", None)
+        if official is not None:
+            return cast(UserFactory, official(speaker, self.settings.temperature, self.settings.max_tokens, cassette))
         scripted = scripted_user(scenario)
         return LlmUsers(
             speaker,
@@ -372,11 +387,6 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
         ),
         wires=[chat.wire],
     )
-
-
-def stage_of(scenario: Scenario, seed: int) -> Stage:
-    """What both parties are told when an episode opens."""
-    return Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, seed)
 
 
 def needs_write(tasks: list[tuple[Scenario, Task]]) -> dict[str, bool]:

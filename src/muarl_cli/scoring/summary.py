@@ -223,6 +223,23 @@ def summarise(
     )
 
 
+def by_user(episodes: Iterable[Episode], *, resamples: int, seed: int) -> dict[str, Any]:
+    """The score against each user back-end (back-end and model) that took part, under both denominators, and the
+    spread: the highest mean minus the lowest. With one back-end the spread is not known (None), not zero."""
+    groups: dict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        groups[" ".join(str(episode.user[k]) for k in ("backend", "model") if episode.user.get(k))].append(episode)
+    scores = {name: summarise(groups[name], resamples=resamples, seed=seed) for name in sorted(groups)}
+    means = [score.score.mean for score in scores.values() if score.score]
+    return {
+        "spread": max(means) - min(means) if len(means) > 1 else None,
+        "scores": {
+            name: {"score": _json(score.score), "score_faults_failed": _json(score.score_faults_failed)}
+            for name, score in scores.items()
+        },
+    }
+
+
 def compare(before: ScoreSummary, after: ScoreSummary, *, resamples: int, seed: int) -> Comparison:
     """`after` minus `before`, paired by task; warns where the two cannot quite be compared."""
     difference = paired_difference(before.task_means, after.task_means, resamples=resamples, seed=seed)

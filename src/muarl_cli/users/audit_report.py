@@ -130,7 +130,8 @@ def spread_table(spread: Spread) -> Table:
     )
     notes = [f"spread {percent(spread.spread)} over {spread.tasks} tasks, {spread.episodes} paired episodes a user"]
     notes += [
-        f"{second} − {first}: {decimal(d.mean, 3)} [{decimal(d.low, 3)}, {decimal(d.high, 3)}], p {decimal(d.p, 3)}"
+        f"{second} − {first}: {decimal(d.mean, 3)} [{decimal(d.low, 3)}, {decimal(d.high, 3)}], p (Holm) "
+        f"{decimal(spread.corrected[first, second], 3)}"
         for (first, second), d in spread.differences.items()
     ]
     return Table("Back-end spread (S16)", columns, rows, (*notes, *spread.warnings))

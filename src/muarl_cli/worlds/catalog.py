@@ -12,8 +12,8 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2")
-PLANNED = ("mcp", "tau1", "bfcl", "acebench")
+SOURCES = ("builtin", "tau2", "tau1", "bfcl", "acebench")
+PLANNED = ("mcp",)
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -23,9 +23,21 @@ def scenario_of(source: str, name: str) -> Scenario:
 
         return builtin(name)
     if source == "tau2":
-        from muarl_cli.benchmarks.tau2 import tau2_scenario
+        from muarl_cli.benchmarks.tau2_sources import tau2_source
 
-        return tau2_scenario(name)
+        return tau2_source(name)
+    if source == "tau1":
+        from muarl_cli.benchmarks.tau1 import tau1_scenario
+
+        return tau1_scenario(name)
+    if source == "bfcl":
+        from muarl_cli.benchmarks.bfcl import bfcl_scenario
+
+        return bfcl_scenario(name)
+    if source == "acebench":
+        from muarl_cli.benchmarks.acebench import acebench_scenario
+
+        return acebench_scenario(name)
     if (Path(source) / "shapes.jsonl").exists():
         from muarl_cli.worlds.imported import imported
 
