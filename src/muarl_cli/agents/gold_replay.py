@@ -1,9 +1,9 @@
 """An agent that plays a task's gold calls: the proof that a world, its end-state check and the loop agree.
 
-It makes one call a turn (calls that fail inside gold are part of gold), then says what must be communicated, then
-closes. The next move depends only on how many moves were made, so that a stateless server can play the same part over
-the wire. Invariant: with nothing dropped it reaches the gold end state; with the last effective write dropped it does
-not.
+It makes one call a turn (calls that fail inside gold are part of gold) and asks the user for those that are the user's;
+then it says what must be communicated, then closes. The next move depends only on how many moves were made, so that a
+stateless server can play the same part over the wire. Invariant: with nothing dropped it reaches the gold end state;
+with the last effective write dropped it does not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from muarl_cli.agents.floors import TRANSFERRED, handover
 from muarl_cli.conversation.events import Event, ToolClass
 from muarl_cli.conversation.protocols import AgentSession, AgentTurn, Stage, TokenRow
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.users.minimal import instruction
 from muarl_cli.worlds.scenario import GoldCall, Task
 
 CLOSING = "That is everything from my side. Thank you for contacting us. Goodbye!"
@@ -40,14 +41,19 @@ def plan(task: Task, tools: Sequence[ToolSpec], *, drop_last_write: bool) -> tup
     skipped = last_write(task) if drop_last_write else -1
     if "gold_turns" in task.extra:
         return _by_turns(task, skipped)
-    played = [call for i, call in enumerate(task.gold) if i != skipped and call.requestor == "agent"]
-    moves = [Move(call=call) for call in played if call.name != last]
+    played = [call for i, call in enumerate(task.gold) if i != skipped]
+    moves = [_move(call) for call in played if call.name != last]
     if task.communicate:
         moves.append(Move(text="For your information: " + "; ".join(task.communicate) + ". Is there anything else?"))
     leaving = [Move(call=call) for call in played if call.name == last]
     if leaving and tool and tool.klass is not ToolClass.TERMINAL:
         leaving.append(Move(text=TRANSFERRED))
     return (*moves, *(leaving or [Move(text=str(task.extra.get("closing", CLOSING)))]))
+
+
+def _move(call: GoldCall) -> Move:
+    """A gold call of the agent is made; one of the user is asked for."""
+    return Move(call=call) if call.requestor == "agent" else Move(text=instruction(call.name, call.arguments))
 
 
 def _by_turns(task: Task, skipped: int) -> tuple[Move, ...]:

@@ -7,19 +7,23 @@ same twice. Invariant: whatever the model sends becomes an `AgentTurn`; malforme
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow, released
-from muarl_cli.conversation.tools import ToolCall, parse_arguments
-from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, RawCall
+from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.engines.chat import (
+    ChatModel,
+    ChatSampling,
+    Finish,
+    RawCall,
+    assistant_message,
+    numbered,
+    tool_message,
+)
 from muarl_cli.engines.wire import ContextOverflow
 from muarl_cli.hashing import derive_seed
-
-_ILLEGAL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class OpenAIAgents:
@@ -68,7 +72,7 @@ class _Session:
         except ContextOverflow as overflow:
             raise AgentLimit(f"context: {overflow}") from overflow
         calls = tuple(self._call(raw) for raw in reply.calls)
-        self._messages.append(_assistant(reply.text, calls))
+        self._messages.append(assistant_message(reply.text, calls))
         return AgentTurn(text=reply.text, calls=calls, cut=reply.finish is Finish.LENGTH, usage=reply.usage)
 
     def rows(self) -> tuple[TokenRow, ...]:
@@ -85,33 +89,10 @@ class _Session:
             self._messages.append({"role": "user", "content": event.text})
             self._offered += released(event, self._stage)
         elif event.actor is Actor.WORLD and event.call is not None:
-            self._messages.append({"role": "tool", "tool_call_id": event.call.id, "content": event.text})
+            self._messages.append(tool_message(event))
         elif event.actor is Actor.WORLD and event.kind is Kind.ERROR:
             self._messages.append({"role": "user", "content": f"[notice] {event.text}"})
 
     def _call(self, raw: RawCall) -> ToolCall:
         self._calls += 1
-        call_id = f"call{self._calls:05d}"
-        if not raw.name:
-            return ToolCall(call_id, "", {}, "the call names no tool", raw.arguments)
-        arguments, problem = parse_arguments(raw.arguments)
-        return ToolCall(call_id, raw.name, arguments, problem, raw.arguments if problem else "")
-
-
-def _assistant(text: str, calls: tuple[ToolCall, ...]) -> dict[str, Any]:
-    """The agent's own turn as it goes back to the server: always well-formed, or the server would refuse the
-    history."""
-    message: dict[str, Any] = {"role": "assistant", "content": text}
-    if calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {
-                    "name": _ILLEGAL_NAME.sub("_", call.name)[:64] or "unknown",
-                    "arguments": json.dumps({"malformed": call.raw[:2000]} if call.problem else dict(call.arguments)),
-                },
-            }
-            for call in calls
-        ]
-    return message
+        return numbered(raw, f"call{self._calls:05d}")

@@ -15,10 +15,9 @@ from muarl_cli.agents.gold_replay import GoldReplay
 from muarl_cli.benchmarks.provider import GoldCount
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import converse
-from muarl_cli.conversation.protocols import Stage
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.users.minimal import MinimalUsers
-from muarl_cli.worlds.scenario import Task
+from muarl_cli.worlds.scenario import Task, stage_of
 
 LIMITS = Limits(max_turns=200, max_agent_tokens=0, max_identical_calls=50, max_failed_calls=50, max_seconds=120.0)
 """wider than any gold path"""
@@ -52,11 +51,7 @@ async def _replay(scenario: Any, tasks: Sequence[Task], agents: Any) -> list[flo
 
 
 async def _play(scenario: Any, task: Task, agents: Any, users: Any) -> float:
-    stage = (
-        scenario.stage(task, 0)
-        if hasattr(scenario, "stage")
-        else Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, 0)
-    )
+    stage = stage_of(scenario, 0, task)
     world, agent, user = scenario.world(task), agents.open(stage, task), users.open(stage, task)
     try:
         transcript = await converse(

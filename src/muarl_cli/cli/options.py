@@ -125,6 +125,11 @@ USER = (
     Flag("user_model", "user.model", UserModel),
     Flag("user_base_url", "user.base_url", UserBaseUrl),
 )
+CHECKOUTS = (
+    flag("tau1_root", str, "checkout of TAU1", "checkouts.tau1_root"),
+    flag("tau2_root", str, "checkout of TAU2, instead of the package", "checkouts.tau2_root"),
+    flag("tau2_python", str, "interpreter that runs the TAU2 checkout", "checkouts.tau2_python"),
+)
 SEED = Flag("seed", "seed", Seed)
 TALKING = (SEED, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))
 """what every stage that holds conversations is run with"""

@@ -18,5 +18,6 @@ rollout = stage_command(
     o.flag("group", int, "rollouts a task"),
     *o.WORLD,
     *o.USER,
+    *o.CHECKOUTS,
     *o.TALKING,
 )

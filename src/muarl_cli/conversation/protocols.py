@@ -145,6 +145,8 @@ class Stage:
     """of this rollout; sessions derive their own streams from it"""
     held: frozenset[str] = frozenset()
     """names of `tools` that are offered only from the user turn on whose event has the tag `tool:NAME`"""
+    user_tools: tuple[ToolSpec, ...] = ()
+    """dual control: the user's own tools, which the agent is not shown"""
 
     @property
     def offered(self) -> tuple[ToolSpec, ...]:

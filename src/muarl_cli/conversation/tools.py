@@ -76,6 +76,16 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def typed(arguments: Mapping[str, Any], tool: ToolSpec | None) -> dict[str, Any]:
+    """Arguments as code in which 2 and 2.0 print differently should get them: a whole number is a float where the
+    schema says "number". A log keeps one form of both; with this, what is executed can be executed again from it."""
+    schemas = tool.parameters.get("properties", {}) if tool else {}
+    return {
+        name: float(value) if type(value) is int and schemas.get(name, {}).get("type") == "number" else value
+        for name, value in arguments.items()
+    }
+
+
 class Toolbox:
     """The tools of one world, with the check that stands before every execution."""
 

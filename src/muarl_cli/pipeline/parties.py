@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
-from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
+from muarl_cli.conversation.protocols import AgentFactory, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
 from muarl_cli.settings.groups import Price, User
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, user_tools_of
 
 if TYPE_CHECKING:
     from muarl_cli.users.human import Terminal
@@ -170,6 +170,13 @@ class Users:
     def _worded(self, scenario: Scenario, draw: Draw) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
+        if draw.backend == "hf" and user_tools_of(scenario):
+            raise MuarlError(
+                f"an hf user cannot play {scenario.source}:{scenario.name}",
+                why="its users have tools of their own, and a local model is not shown any",
+                next_step="serve the model and name it with --user-model and --user-base-url",
+                code=ExitCode.USAGE,
+            )
         speaker, cassette = self._speaker(draw.backend)
         official = getattr(scenario, "worded_users", None)
         if official is not None:
@@ -331,14 +338,6 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
         ),
         chat=chat,
     )
-
-
-def stage_of(scenario: Scenario, seed: int, task: Task | None = None) -> Stage:
-    """What both parties are told when an episode opens. A scenario whose tasks have tools of their own says it."""
-    own = getattr(scenario, "stage", None)
-    if own is not None and task is not None:
-        return cast(Stage, own(task, seed))
-    return Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, seed)
 
 
 def needs_write(tasks: list[tuple[Scenario, Task]]) -> dict[str, bool]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from muarl_cli.conversation.ends import EndReason
+from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
 from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.limits import Limits
@@ -22,9 +22,9 @@ from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.hashing import derive_seed
-from muarl_cli.pipeline.parties import Agents, Users, stage_of
+from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.records.log import EpisodeLog
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, stage_of
 
 FLUSH = 64
 """episodes of scripted agents that share one flush to disk"""
@@ -57,9 +57,14 @@ Around = Callable[[Job, World], World]
 
 
 async def play(
-    job: Job, agents: AgentFactory, users: UserFactory, limits: Limits, around: Around | None = None
+    job: Job,
+    agents: AgentFactory,
+    users: UserFactory,
+    limits: Limits,
+    around: Around | None = None,
+    judge: AssertionJudge | None = None,
 ) -> Episode:
-    """Hold one conversation and grade it. A world with a `watch` method is told each event as it happens."""
+    """Hold one conversation and grade it; `judge` reads what a task asserts in words. A world with a `watch` method is told each event as it happens."""
     scenario, task = job.scenario, job.task
     stage = stage_of(scenario, job.key.seed, task)
     started = time.time()
@@ -77,6 +82,8 @@ async def play(
         )
         rows = agent.rows()
         reward, state, detail = _grade(scenario, task, world, transcript)
+        if judge is not None and reward is not None:
+            reward, detail = await judge.judged(task, transcript.events, reward, detail)
     finally:
         agent.close()
         user.close()
@@ -129,7 +136,7 @@ def _grade(
     try:
         outcome = scenario.outcome(task, world, transcript.events)
     except Fault as fault:  # a world that cannot tell its state any more: not the agent's doing
-        transcript.end = type(transcript.end)(EndReason.TOOL_FAULT, str(fault)[:500])
+        transcript.end = type(transcript.end)(fault.reason, str(fault)[:500])
         return None, StateHashes(), {}
     return (outcome.reward if reason.graded else 0.0), outcome.state, dict(outcome.detail)
 
@@ -145,9 +152,10 @@ class Player:
         in_flight: int,
         log: EpisodeLog,
         around: Around | None = None,
+        judge: AssertionJudge | None = None,
     ) -> None:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
-        self.around = around
+        self.around, self.judge = around, judge
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,6 +163,8 @@ class Player:
     async def __aexit__(self, *_: object) -> None:
         await self.agents.close()
         await self.users.close()
+        if self.judge is not None:
+            await self.judge.chat.wire.close()
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
@@ -222,4 +232,4 @@ class Player:
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
         agents, users = self.agents.of(job.scenario, seed), self.users.of(job.scenario, seed)
-        return lambda: play(job, agents, users, self.limits, self.around)
+        return lambda: play(job, agents, users, self.limits, self.around, self.judge)

@@ -21,21 +21,20 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, load_policy
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
-from muarl_cli.pipeline.rollout import free_keys, take
+from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, load_tensors, save
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
 from muarl_cli.settings.models import RlTrain
-from muarl_cli.worlds.catalog import load_tasks
 from muarl_cli.worlds.scenario import Scenario, Task
 
 STAGE = "rl-train"
 
 
 def plan(settings: RlTrain) -> dict[str, Any]:
-    tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+    tasks = chosen(settings, settings.tasks)
     steps = total_steps(settings, len(tasks))
     episodes = steps * settings.prompts_per_step * settings.group
     return {
@@ -59,7 +58,7 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
             return folder.summary
-        tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+        tasks = chosen(settings, settings.tasks)
         started = checkpoint.load_latest(out, talk.warn)
         policy = load_policy(
             str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.checkouts import use_checkouts
 from muarl_cli.errors import ExitCode
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
@@ -15,12 +17,23 @@ from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder, kept_owed
 from muarl_cli.reports.tables import comparison_table
 from muarl_cli.scoring.summary import summarise
-from muarl_cli.settings.models import FREE_KEYS, Rollout
+from muarl_cli.settings.grammar import BENCHMARKS
+from muarl_cli.settings.models import FREE_KEYS, Played, Rollout
 from muarl_cli.worlds.catalog import load_tasks
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, without_outputs
 
 STAGE = "rollout"
 RESAMPLES = 10_000
+
+
+def chosen(settings: Played, refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
+    """The tasks of the named sets as the stage wants them: from the checkouts it names, at most `max_tasks`, with or
+    without what a benchmark wants said."""
+    use_checkouts(settings.checkouts.model_dump())
+    tasks = take(load_tasks(refs), settings.max_tasks)
+    if getattr(settings, "outputs", "check") == "check":
+        return tasks
+    return [(scenario, without_outputs(task) if task.source in BENCHMARKS else task) for scenario, task in tasks]
 
 
 def take(tasks: list[tuple[Scenario, Task]], most: int) -> list[tuple[Scenario, Task]]:
@@ -37,7 +50,7 @@ def free_keys(in_process: bool) -> frozenset[str]:
 
 
 def plan(settings: Rollout) -> dict[str, Any]:
-    tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+    tasks = chosen(settings, settings.tasks)
     episodes = len(tasks) * settings.group
     return {
         "tasks": len(tasks),
@@ -51,7 +64,7 @@ def plan(settings: Rollout) -> dict[str, Any]:
 def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
     in_process = settings.agent == "policy" and Path(settings.model).is_dir()
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(in_process)) as folder:
-        tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+        tasks = chosen(settings, settings.tasks)
         agents = open_agents(settings, out, talk)
         jobs = [
             job(folder.run_id, STAGE, 0, scenario, task, rollout, settings.seed)

@@ -13,9 +13,11 @@ from pydantic import Field, field_validator, model_validator
 
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
 from muarl_cli.settings.groups import (
+    Checkouts,
     Count,
     CountOrNone,
     Group,
+    Judge,
     Limits,
     Names,
     NotNegative,
@@ -37,6 +39,7 @@ Schedule = Literal["constant", "cosine", "linear"]
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+Outputs = Literal["check", "drop"]
 POLICY = "policy"
 
 
@@ -170,6 +173,7 @@ class Played(Conversations):
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    checkouts: Checkouts
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -247,6 +251,8 @@ class RlTrain(Played):
     """tokens that go through the model at once, padding included; does not change the result"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
+    outputs: Outputs
+    """what a benchmark's task wants said: drop = no part of the reward, check = part of it"""
     refill_rounds: CountOrNone
     """how often groups that taught nothing, and slots that ended in a fault, are replaced within a step"""
     save_every: CountOrNone
@@ -280,6 +286,9 @@ class Eval(Served):
     """run the do-nothing and the transfer-only agent beside it"""
     bootstrap: Annotated[int, Field(ge=100)]
     """resamples of the bootstrap intervals"""
+    outputs: Outputs
+    """what a benchmark's task wants said: check = part of the score, drop = no part of it"""
+    judge: Judge
     allow_overlap: bool
     """score in spite of tasks the checkpoint was trained on; the overlap is then printed beside the score"""
 
@@ -304,6 +313,9 @@ FREE_KEYS = frozenset(
         "stop_after_seconds",
         "keep",
         "save_every",
+        "judge.base_url",
+        "checkouts.tau1_root",
+        "checkouts.tau2_python",
     }
 )
 """settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""

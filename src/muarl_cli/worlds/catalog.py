@@ -11,8 +11,8 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2", "bfcl", "acebench")
-PLANNED = ("mcp", "tau1")
+SOURCES = ("builtin", "tau2", "tau1", "bfcl", "acebench")
+PLANNED = ("mcp",)
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -22,9 +22,13 @@ def scenario_of(source: str, name: str) -> Scenario:
 
         return builtin(name)
     if source == "tau2":
-        from muarl_cli.benchmarks.tau2 import tau2_scenario
+        from muarl_cli.benchmarks.tau2_sources import tau2_source
 
-        return tau2_scenario(name)
+        return tau2_source(name)
+    if source == "tau1":
+        from muarl_cli.benchmarks.tau1 import tau1_scenario
+
+        return tau1_scenario(name)
     if source == "bfcl":
         from muarl_cli.benchmarks.bfcl import bfcl_scenario
 
