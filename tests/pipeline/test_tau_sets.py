@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.openai_server import FakeOpenAI, Running
 
 from muarl_cli.benchmarks.checkouts import python_of, root_of, use_checkouts
 from muarl_cli.cli.app import main
 from muarl_cli.errors import ExitCode
 from muarl_cli.pipeline.rollout import chosen
+from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.worlds.scenario import outputs_count
@@ -95,3 +97,24 @@ def test_a_checkout_is_named_by_setting_before_environment_and_must_be_there(
     assert main([*arguments, "--tau1-root", str(tmp_path / "nowhere")]) == int(ExitCode.MISSING_INPUT)
     assert "is no folder" in capfd.readouterr().err
     assert os.environ["MUARL_TAU1_ROOT"].endswith("nowhere")
+
+
+def test_a_judge_is_asked_what_tasks_assert_in_words_and_its_absence_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Judge:
+        models = ("judge",)
+
+        def message(self, body: Any) -> dict[str, Any]:
+            statements = [line for line in body["messages"][1]["content"].splitlines() if line[:1].isdigit()]
+            return {"content": json.dumps({"met": [True] * len(statements)})}
+
+    arguments = ("--domain", "airline", "--agent", "gold-replay", "--max-tasks", "4")
+    with Running(FakeOpenAI(Judge())) as url:
+        evaluate(capfd, tmp_path / "judged", *arguments, "--judge-model", "judge", "--judge-base-url", url)
+    evaluate(capfd, tmp_path / "alone", *arguments)
+    for name, passed in (("judged", True), ("alone", None)):
+        told = [episode.detail["nl_assertions"] for episode in iter_episodes(tmp_path / name)]
+        assert len(told) == 4
+        assert {row["passed"] for row in told} == {passed}
+        assert all(row["count"] for row in told)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from muarl_cli.conversation.protocols import AgentFactory, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError

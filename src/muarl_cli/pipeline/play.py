@@ -64,7 +64,8 @@ async def play(
     around: Around | None = None,
     judge: AssertionJudge | None = None,
 ) -> Episode:
-    """Hold one conversation and grade it; `judge` reads what a task asserts in words. A world with a `watch` method is told each event as it happens."""
+    """Hold one conversation and grade it; `judge` reads what a task asserts in words. A world with a `watch` method is
+    told each event as it happens."""
     scenario, task = job.scenario, job.task
     stage = stage_of(scenario, job.key.seed, task)
     started = time.time()

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.benchmarks.checkouts import use_checkouts
 from muarl_cli.errors import ExitCode
-from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
+from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, read_lineage, write_lineage
@@ -96,7 +97,8 @@ async def play_all(
 ) -> list[Any]:
     """Play what is owed of `jobs`, with a progress line; all their episodes, in order."""
     users = Users(settings.user, settings.prices, settings.max_usd, out)
-    player = Player(agents, users, limits_of(settings), settings.in_flight, log, around_of(settings))
+    judge = _judge(settings, out)
+    player = Player(agents, users, limits_of(settings), settings.in_flight, log, around_of(settings), judge)
     owed, sentence = kept_owed([j.key.episode_id for j in jobs], log.done_ids())
     if len(owed) < len(jobs):
         talk.say(sentence)
@@ -111,6 +113,14 @@ async def play_all(
                 bar.advance(reward=round(won / max(1, done), 3))
 
             return await player.run(jobs, count)
+
+
+def _judge(settings: Any, out: Path) -> AssertionJudge | None:
+    """Who judges what tasks assert in words; None where the stage names nobody."""
+    own = getattr(settings, "judge", None)
+    if own is None or not own.model:
+        return None
+    return AssertionJudge(chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out))
 
 
 def lineage_of(settings: Any, folder: RunFolder, tasks: list[tuple[Scenario, Task]], agents: Agents) -> Lineage:
