@@ -14,6 +14,7 @@ from muarl_cli.cli.launch import stage_command
 rl_train = stage_command(
     "rl_train",
     o.POLICY[0],
+    o.ENGINES,
     *o.TASKS,
     o.flag("outputs", str, "what must be said: drop it from the reward, or check"),
     o.flag("steps", int, "optimiser steps; 0 = by epochs"),

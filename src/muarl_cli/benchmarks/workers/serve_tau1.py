@@ -11,7 +11,6 @@ import contextlib
 import copy
 import importlib
 import importlib.util
-import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -73,7 +72,7 @@ class Host:
         self.episodes: dict[int, dict[str, Any]] = {}
 
     def hello(self) -> dict[str, Any]:
-        """What is served, and of which revision."""
+        """Make ready; what is served."""
         if not (self.root / "tau_bench" / "envs").is_dir():
             raise FileNotFoundError(f"{self.root} holds no tau_bench/envs")
         if importlib.util.find_spec("litellm") is None:  # it is only for the benchmark's own user models
@@ -84,7 +83,7 @@ class Host:
         self.base = importlib.import_module("tau_bench.envs.base")
         self.user = importlib.import_module("tau_bench.envs.user")
         self.types = importlib.import_module("tau_bench.types")
-        return {"python": sys.version.split()[0], "revision": revision(self.root), "domains": sorted(SPLITS)}
+        return {"domains": sorted(SPLITS)}
 
     def spec(self, domain: str) -> dict[str, Any]:
         """What both sides are told, and the tools."""
@@ -242,14 +241,3 @@ def acts(message: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield call["name"], call["arguments"]
     if message.get("content"):
         yield RESPOND, {"content": message["content"]}
-
-
-def revision(root: Path) -> str:
-    """The commit of a checkout, "" where there is none."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip()

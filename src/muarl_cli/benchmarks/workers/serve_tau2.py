@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ class Host:
         self.dual: dict[str, bool] = {}
 
     def hello(self) -> dict[str, Any]:
-        """What is served, and of which revision."""
+        """Make ready; what is served."""
         if not (self.root / "src" / "tau2").is_dir():
             raise FileNotFoundError(f"{self.root} holds no src/tau2")
         os.environ.setdefault("TAU2_DATA_DIR", str(self.root / "data"))
@@ -42,7 +41,7 @@ class Host:
         self.simulation = importlib.import_module("tau2.data_model.simulation")
         self.evaluator = importlib.import_module("tau2.evaluator.evaluator")
         self.agent = importlib.import_module("tau2.agent.llm_agent")
-        return {"python": sys.version.split()[0], "revision": revision(self.root), "domains": self.domains()}
+        return {"domains": self.domains()}
 
     def domains(self) -> list[str]:
         return [name for name in ("retail", "airline", "telecom", "mock") if name in self.registry.get_domains()]
@@ -253,14 +252,3 @@ def is_write(env: Any, name: str, requestor: str) -> bool:
 def state(env: Any) -> str:
     text = f"{env.get_db_hash()} {env.get_user_db_hash()}"
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def revision(root: Path) -> str:
-    """The commit of a checkout, "" where there is none."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip()
