@@ -67,13 +67,13 @@ def test_no_text_of_a_model_is_evaluated_beyond_calls_with_literals(tmp_path: Pa
     ]
     for kind in KINDS:
         trial = f"hostile_{kind}"
-        checkout.worker.ask("open", trial=trial, language="en", entry=f"agent_{kind}_3")
-        state = checkout.worker.ask("state", trial=trial)
+        checkout.server.ask("open", trial=trial, language="en", entry=f"agent_{kind}_3")
+        state = checkout.server.ask("state", trial=trial)
         for text in hostile:
-            if checkout.worker.ask("decode", kind=kind, text=text):
-                checkout.worker.ask("execute", trial=trial, text=text)
-        assert checkout.worker.ask("state", trial=trial) == state
-        checkout.worker.ask("close", trial=trial)
+            if checkout.server.ask("decode", kind=kind, text=text):
+                checkout.server.ask("execute", trial=trial, text=text)
+        assert checkout.server.ask("state", trial=trial) == state
+        checkout.server.ask("close", trial=trial)
     assert not target.exists()
 
 

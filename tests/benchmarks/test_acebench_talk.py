@@ -56,7 +56,7 @@ def test_type_names_of_the_data_become_json_schema() -> None:
 class _Words:
     """A checkout in which nothing is a call."""
 
-    class worker:
+    class server:
         @staticmethod
         def ask(operation: str, **values: object) -> bool:
             assert operation == "decode"

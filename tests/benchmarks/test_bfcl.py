@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ from muarl_cli.benchmarks import gold
 from muarl_cli.benchmarks.bfcl import UNREACHABLE, WRITES, bfcl_scenario
 from muarl_cli.benchmarks.bfcl_package import MULTI_TURN, Package, Trial, open_package
 from muarl_cli.cli.app import main
-from muarl_cli.conversation.protocols import ToolFault
 from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.records.log import iter_episodes
 
@@ -90,7 +92,7 @@ def test_what_is_no_tool_is_never_evaluated(tmp_path: Path) -> None:
     calls = [{"name": name, "arguments": arguments} for name, arguments in hostile]
     turns: list[Any] = [[] for _ in category.entries[0]["gold"]]
     turns[0] = [calls]
-    verdict = package.worker.ask("check", category=category.name, entry=category.entries[0]["id"], turns=turns)
+    verdict = package.server.ask("check", category=category.name, entry=category.entries[0]["id"], turns=turns)
     assert verdict["valid"] is False
     assert not target.exists()
     trial.close()
@@ -114,12 +116,14 @@ def test_a_trial_survives_the_death_of_the_process() -> None:
     trial = Trial(package, category.name, category.entries[0]["id"])
     trial.call("mkdir", {"dir_name": "kept"})
     state = trial.state()
-    with pytest.raises(ToolFault):
-        package.worker.ask("state", seconds=0.0, trial="t")  # too late for any answer: the process is killed
+    os.kill(package.server.pid, signal.SIGKILL)
+    while package.server.alive:
+        time.sleep(0.01)
     assert trial.state() == state
     assert trial.call("mkdir", {"dir_name": "kept"})["ok"] is False
     trial.close()
-    package.worker.close()
+    assert package.server.starts == 2
+    package.server.close()
 
 
 def test_a_held_tool_is_offered_from_its_turn_on_and_not_before(tmp_path: Path) -> None:
@@ -151,7 +155,7 @@ def test_verdicts_on_a_model_that_errs_are_those_of_the_official_rules(tmp_path:
         turns = [
             [_calls(step) for step in turn if isinstance(step, list) and _calls(step)] for turn in rows[entry["id"]]
         ]
-        verdict = package.worker.ask("check", category="multi_turn_base", entry=entry["id"], turns=turns)
+        verdict = package.server.ask("check", category="multi_turn_base", entry=entry["id"], turns=turns)
         assert episodes[entry["id"]].reward == float(verdict["valid"]), entry["id"]
         failed += not verdict["valid"]
     assert 0 < failed < 40

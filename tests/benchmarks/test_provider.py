@@ -61,6 +61,14 @@ def test_what_a_person_has_to_get_is_not_installed_but_explained(capfd: pytest.C
     assert "git clone" in capfd.readouterr().err
 
 
+def test_the_checkout_that_a_run_names_is_the_one_that_is_opened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    common = ["eval", "--bench", "acebench", "--agent", "gold-replay", "--out", str(tmp_path / "run")]
+    assert main([*common, "--acebench-dir", str(tmp_path)]) == ExitCode.MISSING_INPUT
+    assert f"{tmp_path} is no checkout of ACEBench" in capfd.readouterr().err
+
+
 def test_an_environment_counts_only_when_it_was_finished_with_just_these_packages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -115,3 +115,14 @@ def test_a_held_tool_is_released_by_the_tag_of_a_user_turn_and_only_where_it_was
     session._take(event)
     assert session._offered == (TOOL, late)
     assert session._messages == [{"role": "user", "content": "now"}]  # an empty policy is no system message
+
+
+def test_a_policy_is_told_a_released_tool_in_the_user_turn_that_releases_it() -> None:
+    from muarl_cli.agents.policy import _with_tools
+
+    late = replace(TOOL, name="late", response={"type": "dict"})
+    stage = Stage("s", "", "", (TOOL, late), "", 0, held=frozenset({"late"}))
+    event = Event(0, Actor.USER, Kind.SAY, "now", None, ("tool:late",))
+    told = _with_tools(event, stage)
+    assert told.text.endswith("\nnow") and '"name": "late"' in told.text and '"response"' in told.text
+    assert _with_tools(replace(event, tags=()), stage).text == "now"

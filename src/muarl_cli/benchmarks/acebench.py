@@ -90,9 +90,9 @@ class AceReferee:
         words = replace(turn, text=text, calls=())
         if self._count(text, EndReason.AGENT_STOP):
             return words
-        if not self._checkout.worker.ask("decode", kind=self._kind, text=text):
+        if not self._checkout.server.ask("decode", kind=self._kind, text=text):
             return words
-        done = self._checkout.worker.ask("execute", trial=self._trial, text=text)
+        done = self._checkout.server.ask("execute", trial=self._trial, text=text)
         self.process.append(text)
         self._count("", EndReason.AGENT_STOP)
         if not done["calls"]:
@@ -131,9 +131,8 @@ class AceWorld:
     def __init__(self, checkout: Checkout, tools: tuple[ToolSpec, ...], language: str, task: Task) -> None:
         self._checkout, self.tools = checkout, tools
         self.trial = f"t{os.urandom(8).hex()}"
-        checkout.ready()
-        checkout.worker.ask("open", trial=self.trial, language=language, entry=task.id)
-        self._generation = checkout.worker.generation
+        self._generation = checkout.ready()
+        checkout.server.ask("open", trial=self.trial, language=language, entry=task.id)
         self.referee = AceReferee(checkout, self.trial, task.scenario)
 
     async def call(self, call: ToolCall, requestor: str) -> ToolResult:
@@ -142,11 +141,11 @@ class AceWorld:
         return self.referee.answers.pop(0)
 
     def fingerprint(self) -> str:
-        return str(self._checkout.worker.ask("state", trial=self.trial))
+        return str(self._checkout.server.ask("state", trial=self.trial))
 
     def close(self) -> None:
-        if self._checkout.worker.generation == self._generation:
-            self._checkout.worker.ask("close", trial=self.trial)
+        if self._checkout.server.alive == self._generation:
+            self._checkout.server.ask("close", trial=self.trial)
 
 
 class AceScenario:
@@ -202,15 +201,15 @@ class AceScenario:
         """End-to-end: the official check of the end state. Beside it the process accuracy, and `strict`."""
         while hasattr(world, "inner"):
             world = world.inner
-        worker = open_checkout().worker
-        verdict = worker.ask("check", trial=world.trial, process=world.referee.process)
+        server = open_checkout().server
+        verdict = server.ask("check", trial=world.trial, process=world.referee.process)
         initial, gold = task.extra["states"]
         detail = {
             "bases": {"end_to_end": verdict["valid"]},
             "process": verdict["process"],
             "strict": verdict["strict"],
             "errors": verdict["errors"],
-            "result": {"result": worker.ask("result", trial=world.trial), "process": world.referee.process},
+            "result": {"result": server.ask("result", trial=world.trial), "process": world.referee.process},
             "revision": open_checkout().revision,
         }
         return Outcome(float(verdict["valid"]), StateHashes(initial, world.fingerprint(), gold), detail)

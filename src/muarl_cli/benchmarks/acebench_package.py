@@ -1,21 +1,21 @@
 """A checkout of ACEBench: where it is, its entries, and the process that runs its code.
 
 It is no package, so the checkout is named by `--acebench-dir` or MUARL_ACEBENCH_DIR. Invariant: nothing of it is
-imported here; a trial whose process died is a tool fault, never a result.
+imported here; a trial whose process died is a fault, never a result.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from muarl_cli.benchmarks.worker import Worker
+from muarl_cli.benchmarks.checkouts import WORKERS
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.worlds.server import WorldServer
 
 VARIABLE = "MUARL_ACEBENCH_DIR"
 CLONE = "git clone https://github.com/ACEBench/ACEBench"
@@ -50,30 +50,33 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        script = Path(__file__).with_name("acebench_worker.py")
-        self.worker = Worker([sys.executable, "-I", str(script), str(folder)])
+        command = [sys.executable, str(WORKERS / "serving.py"), "serve_acebench", str(folder)]
+        self.server = WorldServer("acebench", command)
+        self._generation = 0
         self._loaded: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
 
     def entries(self, language: str, kind: str) -> list[Mapping[str, Any]]:
         """The entries of a language and kind, as the worker describes them; loaded once a process."""
         key = (language, kind)
         if key not in self._loaded:
-            self._loaded[key] = self.worker.ask("load", seconds=120.0, language=language, kind=kind)
+            self._loaded[key] = self.server.load("load", language=language, kind=kind)
+            self._generation = self.server.alive
         return self._loaded[key]
 
-    def ready(self) -> None:
-        """Start the process unless it runs, and load into a new one what the old one knew."""
-        before = self.worker.generation
-        if self.worker.start() != before:
+    def ready(self) -> int:
+        """Which process answers now, with everything loaded in it that the one before knew."""
+        if self.server.alive != self._generation or not self._generation:
             for language, kind in self._loaded:
-                self.worker.ask("load", seconds=120.0, language=language, kind=kind)
+                self.server.load("load", language=language, kind=kind)
+            self._generation = self.server.alive
+        return self._generation
 
-    @cached_property
+    @property
     def revision(self) -> dict[str, str]:
         """What has to stand beside every score."""
-        command = ["git", "-C", str(self.folder), "rev-parse", "--short=8", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True)
-        return {"package": "checkout", "upstream": f"ACEBench@{found.stdout.strip() or 'unknown'}"}
+        if not self.server.alive:
+            self.server.ask("hello")
+        return {"package": "checkout", "upstream": f"ACEBench@{self.server.hello['revision']}"}
 
 
 def open_checkout() -> Checkout:

@@ -71,7 +71,7 @@ class _StepUser:
             self._opened = True
             return UserTurn(str(self._task.brief["instruction"]))
         words = " ".join(event.text for event in news if event.heard_by_user())
-        return UserTurn(str(open_checkout().worker.ask("words", text=words)))
+        return UserTurn(str(open_checkout().server.ask("words", text=words)))
 
     def close(self) -> None:
         return None

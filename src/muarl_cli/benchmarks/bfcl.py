@@ -194,7 +194,7 @@ class BfclScenario:
         ends = [event.text for event in events if event.kind is Kind.END]
         answered = len(task.extra["user_turns"])
         package.generation()
-        verdict = package.worker.ask(
+        verdict = package.server.ask(
             "check", category=category.name, entry=task.id, turns=world.referee.decoded(answered)
         )
         states = self._states(task, world, verdict["valid"])

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.checkouts import WORKERS
 from muarl_cli.benchmarks.environments import Environment
-from muarl_cli.benchmarks.worker import Worker
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.worlds.server import WorldServer
 
 MULTI_TURN = ("base", "miss_func", "miss_param", "long_context")
 CATEGORIES = (*MULTI_TURN, "parallel")
@@ -94,7 +94,8 @@ class Package:
                 code=ExitCode.MISSING_INPUT,
             )
         self.split, self.version = split, VERSIONS[split]
-        self.worker = Worker([str(own.python), str(Path(__file__).with_name("bfcl_worker.py"))])
+        command = [str(own.python), str(WORKERS / "serving.py"), "serve_bfcl", str(own.folder / "scratch")]
+        self.server = WorldServer(f"bfcl {split}", command)
         self._loaded: dict[str, Category] = {}
         self._generation = 0
         self._lock = threading.Lock()
@@ -114,17 +115,16 @@ class Package:
     def generation(self) -> int:
         """Which process answers now, with all categories loaded in it; trials of another one are gone."""
         with self._lock:
-            now = self.worker.start()
-            if now != self._generation:
+            if self.server.alive != self._generation or not self._generation:
                 for name in self._loaded:
                     self._load(name)
-                self._generation = now
-            return now
+                self._generation = self.server.alive
+            return self._generation
 
     def _load(self, name: str) -> Category:
-        self._generation = self.worker.start()
         official = name if name == "parallel" else f"multi_turn_{name}"
-        found = self.worker.ask("load", seconds=120.0, category=official)
+        found = self.server.load("load", category=official)
+        self._generation = self.server.alive
         return Category(official, found["prefix"], found["step_limit"], tuple(found["entries"]))
 
 
@@ -138,7 +138,7 @@ class Trial:
         self._calls: list[tuple[str, Mapping[str, Any]]] = []
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`text`, `ok` and `writes` of an executed call; raises `ToolFault` where the process fails."""
+        """`text`, `ok` and `writes` of an executed call; raises a fault where the process fails."""
         self._open()
         answer: Mapping[str, Any] = self._ask("call", name=name, arguments=dict(arguments))
         self._calls.append((name, arguments))
@@ -150,7 +150,7 @@ class Trial:
         return str(self._ask("state"))
 
     def close(self) -> None:
-        if self._generation and self._generation == self._package.worker.generation:
+        if self._generation and self._generation == self._package.server.alive:
             self._ask("close")
             self._generation = 0
 
@@ -158,13 +158,13 @@ class Trial:
         now = self._package.generation()
         if now == self._generation:
             return
-        self._package.worker.ask("open", trial=self._name, category=self._category, entry=self._entry)
+        self._package.server.ask("open", trial=self._name, category=self._category, entry=self._entry)
         for name, arguments in self._calls:
             self._ask("call", name=name, arguments=dict(arguments))
         self._generation = now
 
     def _ask(self, operation: str, **values: Any) -> Any:
-        return self._package.worker.ask(operation, trial=self._name, **values)
+        return self._package.server.ask(operation, trial=self._name, **values)
 
 
 @lru_cache(maxsize=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,11 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
         write_lineage(out, lineage)
         name = name_of(settings)
         floors = {(name, floor): _compare(settings, scores[floor], scores[name]) for floor in FLOORS if floor in scores}
-        talk.show(comparison_table(scores, floors).rich())
+        note = (f"{len(seen)} of these tasks were trained on: this is no held-out score",) if seen else ()
+        if note:
+            talk.warn(note[0])
+        table = comparison_table(scores, floors)
+        talk.show(replace(table, notes=(*table.notes, *note)).rich())
         talk.show(ends_table(scores[name]).rich())
         stages = {f"{STAGE}/{agent}": floor for floor, agent in FLOORS.items()} | {STAGE: name}
         layers = by_label(rescore(out, resamples=settings.bootstrap, seed=settings.seed), stages)
@@ -114,8 +119,6 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
                 talk.warn(
                     f"{own}: nobody judged the words of {found['unjudged']} episodes; their score is over the rest"
                 )
-        if seen:
-            talk.warn(f"{len(seen)} of these tasks were trained on: this is no held-out score")
         code = ExitCode.OK if all(score.complete for score in scores.values()) else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
 

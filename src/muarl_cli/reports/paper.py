@@ -123,7 +123,7 @@ def _differences(name: str, user: str, data: str, trials: int, run: RunView) -> 
         said.append("trials")
     if run.agent != "policy":
         said.append("a scripted agent")
-    if (run.summary or {}).get("overlap"):
+    if run.overlap_notes:
         said.append(f"trained on {len((run.summary or {})['overlap'])} of the tasks")
     return said
 

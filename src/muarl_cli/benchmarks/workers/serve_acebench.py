@@ -1,18 +1,18 @@
-"""Runs ACEBench's own code from a checkout (first argument), over JSON lines: its classes, its executor, its checker.
+"""ACEBench's own code, from a checkout, served: its classes, its executor, its checker.
 
 The official executor evaluates text that a model wrote, after rewriting it; some forms of argument (arithmetic, nested
 calls, mappings) would be evaluated as Python. Those are refused before, with the official error text; everything else
-goes through the official code. Every trial has instances of its own. Standard library only: this file is run by path.
+goes through the official code. Every trial has instances of its own.
 """
 
 import ast
 import contextlib
-import copy
 import hashlib
 import importlib
-import io
 import json
+import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,12 @@ REPAIRS = (
 deletion of the message that the question says to keep"""
 
 
-class AceBench:
+class Host:
     """A checkout. Entries are known by language, kind and id."""
 
-    def __init__(self, root: str) -> None:
-        self.root = Path(root)
-        sys.path.insert(0, root)
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        sys.path.insert(0, str(root))
         for name in ("openai", "wcwidth", "dotenv"):
             sys.modules.setdefault(name, MagicMock())  # clients and drawing: never used here
         self.agents = {k: importlib.import_module(f"model_inference.{k}.APIModel_agent") for k in KINDS}
@@ -61,6 +61,12 @@ class AceBench:
         self.checker = importlib.import_module("model_eval.checker").agent_checker
         self.entries: dict[str, dict[str, Any]] = {}
         self.trials: dict[str, dict[str, Any]] = {}
+
+    def hello(self) -> dict[str, Any]:
+        """Who serves, and which commit."""
+        command = ["git", "-C", str(self.root), "rev-parse", "--short=8", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True)
+        return {"python": platform.python_version(), "revision": found.stdout.strip() or "unknown"}
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -392,28 +398,3 @@ def _hash(value: Any) -> str:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def serve(root: str) -> None:
-    """Answer requests until the input ends. What the checkout's code prints is kept away from the answers."""
-    answers = sys.stdout
-    sys.stdout = io.StringIO()
-    bench = AceBench(root)
-    operations = {"load", "open", "decode", "execute", "words", "state", "close", "check", "result"}
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request.pop("op")
-        try:
-            if name not in operations:
-                raise ValueError(f"unknown operation {name}")
-            reply = {"answer": copy.copy(getattr(bench, name)(**request))}
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:500]}
-        sys.stdout.seek(0)
-        sys.stdout.truncate()
-        answers.write(json.dumps(reply) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

@@ -1,9 +1,8 @@
-"""Runs inside an environment that holds `bfcl-eval`: its data, its executor and its checkers, over JSON lines.
+"""BFCL's own code (`bfcl-eval`, in an environment of its own), served: its data, its executor and its checkers.
 
 The official executor evaluates strings of Python, so a call reaches it only when its name is a public method of the
 entry's classes and its argument names are identifiers; values are JSON, whose `repr` is a literal. Every trial has
-instances under a name of its own, which are dropped when it closes. Standard library and `bfcl_eval` only: this file is
-run by path, in another interpreter.
+instances under a name of its own, which are dropped when it closes.
 """
 
 import ast
@@ -11,12 +10,11 @@ import contextlib
 import hashlib
 import importlib
 import inspect
-import io
 import json
 import keyword
 import os
+import platform
 import sys
-import tempfile
 import types
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,13 @@ CHECKED = "muarl"
 """the model name that the parallel checker looks up"""
 
 
-class Bfcl:
-    """One version of the package. `entries[category]` are the official entries with tools and gold."""
+class Host:
+    """One version of the package. `entries[category]` are the official entries with tools and gold; `root` is a folder
+    for what the package writes when it is imported."""
 
-    def __init__(self, scratch: str) -> None:
-        os.environ["BFCL_PROJECT_ROOT"] = scratch  # it makes folders when imported
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        os.environ["BFCL_PROJECT_ROOT"] = str(root)
         for name in ("tree_sitter", "tree_sitter_java", "tree_sitter_javascript", "tenacity"):
             sys.modules.setdefault(name, MagicMock())  # parsers of Java and JavaScript answers, retries: never used
         from bfcl_eval.constants import category_mapping as names
@@ -45,6 +45,10 @@ class Bfcl:
         self.entries: dict[str, dict[str, Any]] = {}
         self.trials: dict[str, dict[str, Any]] = {}
         self.check_number = 0
+
+    def hello(self) -> dict[str, Any]:
+        """Who serves."""
+        return {"python": platform.python_version(), "revision": self.prefix}
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -123,7 +127,7 @@ class Bfcl:
     def _gold(self, entry: Any, category: str) -> dict[str, Any]:
         if category == "parallel":
             return {"gold": [[self._possible(answer) for answer in entry["ground_truth"]]], "writes": [], "states": []}
-        trial = self.open(f"gold_{entry['id']}", category, entry["id"])
+        trial = self._opened(f"gold_{entry['id']}", category, entry["id"])
         gold, writes, initial = [], [], self.state(f"gold_{entry['id']}")
         for turn in entry["ground_truth"]:
             calls, changed = [], []
@@ -153,8 +157,11 @@ class Bfcl:
 
     # -- execution ---------------------------------------------------------------------------------------------------
 
-    def open(self, trial: str, category: str, entry: str) -> dict[str, Any]:
+    def open(self, trial: str, category: str, entry: str) -> None:
         """Fresh instances under the trial's own name."""
+        self._opened(trial, category, entry)
+
+    def _opened(self, trial: str, category: str, entry: str) -> dict[str, Any]:
         official = self.entries[category][entry]
         _, instances = self._execute(trial, official, [])
         methods = {
@@ -192,7 +199,7 @@ class Bfcl:
         gold = official["ground_truth"]
         if len(turns) != len(gold):
             return {"valid": False, "error_type": "multi_turn:force_terminated"}
-        methods = self.open("check_methods", category, entry)["methods"]
+        methods = self._opened("check_methods", category, entry)["methods"]
         self.close("check_methods")
         self.check_number += 1
         name = f"check{self.check_number}"
@@ -312,30 +319,3 @@ def _first(values: list[Any]) -> Any:
     if isinstance(value, list):
         return [_first([item]) if isinstance(item, dict) else item for item in value]
     return value
-
-
-def serve(scratch: str) -> None:
-    """Answer requests until the input ends. What the package prints is kept away from the answers."""
-    answers = sys.stdout
-    sys.stdout = io.StringIO()
-    bfcl = Bfcl(scratch)
-    operations = {"load", "open", "call", "state", "close", "check"}
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request.pop("op")
-        try:
-            if name not in operations:
-                raise ValueError(f"unknown operation {name}")
-            value = getattr(bfcl, name)(**request)
-            reply = {"answer": None if name == "open" else value}
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:500]}
-        sys.stdout.seek(0)
-        sys.stdout.truncate()
-        answers.write(json.dumps(reply) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="muarl-bfcl-") as folder:
-        serve(folder)
