@@ -118,17 +118,15 @@ def test_equal_runs_give_equal_bytes(runs: list[RunView], page: str) -> None:
     assert report_page(runs) == page
 
 
-def test_layers_that_nobody_scored_are_not_passes(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_nobody_scored_are_not_passes(folders: dict[str, Path]) -> None:
     from dataclasses import replace
 
-    from muarl_cli.reports import layers
-
-    monkeypatch.setattr(layers, "_judge", lambda: None)
-    (run,) = load_runs([folders["careful"]])
+    (run,) = load_runs([folders["careful"]], tasks=False)
     bare = replace(run, verdicts={})
     text = report_page([bare])
     assert "layers: not scored" in text and bare.judged == {}
-    half = replace(run, verdicts={e.episode_id: {"layers": {"outcome": "pass"}} for e in run.episodes})
+    verdict = {"layers": {"verdicts": {"outcome": "pass"}}}
+    half = replace(run, verdicts={e.episode_id: verdict for e in run.episodes})
     assert all(judged.clean is None and not judged.complete for judged in half.judged.values())
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import MuarlError
+from muarl_cli.scoring.findings import Layer, Layered, Verdict
+from muarl_cli.scoring.layers import judge
 
-LAYERS = ("outcome", "policy", "communication", "safety", "recovery")
-PASS, FAIL, NA = "pass", "fail", "na"
+LAYERS = tuple(layer.value for layer in Layer)
+PASS, FAIL, NA = (verdict.value for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.NA))
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,6 @@ def judge_run(
     """Episode id to its layers, for the episodes that were or can be judged; `tasks` maps a task hash to (scenario,
     task)."""
     known = {key: judged for key, row in verdicts.items() if (judged := from_verdict(row)).layers}
-    judge = _judge()
-    if judge is None:
-        return known
     for episode in episodes:
         if episode.episode_id in known and known[episode.episode_id].complete:
             continue
@@ -74,25 +73,19 @@ def judge_run(
 
 
 def from_verdict(row: Mapping[str, Any]) -> Judged:
-    """A row of `verdicts.jsonl`: `layers` as {layer: verdict} with `findings` beside it, or both inside `layers`. What
-    is not well formed in it is left out."""
-    layers, findings = row.get("layers"), row.get("findings")
-    if isinstance(layers, Mapping) and isinstance(layers.get("verdicts"), Mapping):  # as `Layered.to_json` nests them
-        layers, findings = layers["verdicts"], layers.get("findings", findings)
+    """A row of `verdicts.jsonl`, whose `layers` are `Layered.to_json`. What is not well formed in it is left out."""
+    layers = row.get("layers")
+    layers = layers if isinstance(layers, Mapping) else {}
+    verdicts, findings = layers.get("verdicts"), layers.get("findings")
     return Judged(
-        {name: str(layers[name]) for name in LAYERS if isinstance(layers, Mapping) and name in layers},
+        {name: str(verdicts[name]) for name in LAYERS if isinstance(verdicts, Mapping) and name in verdicts},
         tuple(_finding(f) for f in findings if isinstance(f, Mapping)) if isinstance(findings, list) else (),
     )
 
 
-def from_layered(layered: Any) -> Judged:
-    """What `scoring.layers.judge` returned; a layer fails where any finding fails, passes where one could."""
-    findings = tuple(
-        {"rule": str(f.rule), "layer": str(f.layer), "verdict": str(f.verdict), "at": f.at, "why": str(f.why)}
-        for f in layered.findings
-    )
-    seen = {name: {f["verdict"] for f in findings if f["layer"] == name} for name in LAYERS}
-    return Judged({name: next((v for v in (FAIL, PASS) if v in seen[name]), NA) for name in LAYERS}, findings)
+def from_layered(layered: Layered) -> Judged:
+    """What `scoring.layers.judge` returned, through the form in which it is stored."""
+    return from_verdict({"layers": layered.to_json()})
 
 
 def outcome_class(episode: Episode, judged: Judged) -> str:
@@ -154,13 +147,3 @@ def _finding(value: Mapping[str, Any]) -> Mapping[str, Any]:
         "why": str(value.get("why", "")),
     }
 
-
-def _judge() -> Callable[[Episode, Any, Any], Any] | None:
-    """The layered judge, where this version has one."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    if find_spec("muarl_cli.scoring.layers") is None:
-        return None
-    judge: Callable[[Episode, Any, Any], Any] = import_module("muarl_cli.scoring.layers").judge
-    return judge
