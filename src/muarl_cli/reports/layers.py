@@ -146,4 +146,3 @@ def _finding(value: Mapping[str, Any]) -> Mapping[str, Any]:
         "at": at if isinstance(at, int) else None,
         "why": str(value.get("why", "")),
     }
-
