@@ -20,6 +20,7 @@ from muarl_cli.cli import (
     config,
     evaluate,
     gate,
+    imports,
     ls,
     play,
     report,
@@ -49,6 +50,7 @@ _EXTRAS = {
     "mcp": "mcp",
     "inspect_evals": "tau2",
     "inspect_ai": "tau2",
+    "matplotlib": "plots",
 }
 """top-level module to the extra that brings it"""
 _STAGES = "The five stages, in the order of a run"
@@ -125,6 +127,7 @@ _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
+_add("import", imports.import_, imports, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

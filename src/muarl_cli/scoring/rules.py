@@ -140,9 +140,13 @@ def rulebook(scenario: Any) -> Rulebook:
     )
 
 
+SAME_DESKS: Mapping[str, str] = {"tau1": "tau2"}
+"""benchmarks whose domains have the policies, and so the rules, of another's"""
+
+
 def shipped_rules(source: str, name: str) -> tuple[Rule, ...]:
     """The rules this package ships for somebody else's domain; none where there are none."""
-    file = resources.files("muarl_cli.benchmarks") / "rules" / f"{source}_{name}.yaml"
+    file = resources.files("muarl_cli.benchmarks") / "rules" / f"{SAME_DESKS.get(source, source)}_{name}.yaml"
     if not file.is_file():
         return ()
     return parse_rules(yaml.safe_load(file.read_text(encoding="utf-8"))["rules"], file.name)

@@ -54,10 +54,15 @@ def _touched(rule: Rule, trace: Trace) -> Iterator[tuple[Step, str, str]]:
                 yield step, whose, identity
             continue
         for whose in _owners(rule, step):
-            said = not finders and any(line.at < step.at and names(whose, line.text) for line in trace.user)
+            said = not finders and any(line.at < step.at and _gives(whose, line.text) for line in trace.user)
             identity = identity or (whose if said else "")
             if identity or not finders:
                 yield step, whose, identity
+
+
+def _gives(whose: str, text: str) -> bool:
+    """Whether these words name an owner; an id inside an e-mail address is one as well."""
+    return re.search(rf"(?<!\w){re.escape(whose)}(?!\w)", text, re.I) is not None
 
 
 def identity_of(rule: Rule, trace: Trace) -> str:
