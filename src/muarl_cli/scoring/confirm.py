@@ -37,11 +37,19 @@ _MORE = re.compile(
     r"|further (help|assist\w*)|how (can|may) i help)[^.!?\n]*\?",
     re.I,
 )
-_POLITE = re.compile(r"\b(no problem|no worries|not a problem|why not|no doubt|no objections?|if you (please|would))\b")
+_OPEN = re.compile(
+    r"(?:(?<=[.!?:;,\n])|^)\s*(and |so |or |also,? )?(which|what|who|where|when|why|how)\b(?! about)[^.!?\n]*\?", re.I | re.M
+)
+"""a question that no yes answers"""
+_POLITE = re.compile(
+    r"\b(no problem|no worries|not a problem|why not|no doubt|no objections?|if you (please|would))\b\??"
+    r"|\bcan(not|'t) wait\b"
+)
 _YES = re.compile(
     r"\b(yes|yeah|yep|yup|sure|ok|okay|correct|right|exactly|absolutely|definitely|certainly|agreed?|perfect|please do"
     r"|go ahead|do (it|that|so)|proceed|confirm(ed)?|sounds good|looks good|of course|fine|that works|approved?|great"
-    r"|by all means|affirmative)\b|^y\b"
+    r"|by all means|affirmative)\b|^y\b|^please[.!]*$|^that's it[.!]*$|^you (may|can)[.!]*$"
+    r"|\b(i'd|i would) (appreciate|love|like) (that|it)\b"
 )
 _NO = re.compile(
     r"^(oh,? |hm+,? |um+,? |sorry,? )?(no|nope|nah|stop|hold on|don't|do not|never ?mind|wrong"
@@ -71,15 +79,21 @@ def reply_of(text: str) -> Reply:
     agreed = _YES.search(low)
     if agreed is None:
         return Reply.OTHER
-    first = re.split(r"[.!;]", low, maxsplit=1)[0]
-    if first.rstrip().endswith("?") or (low.rstrip().endswith("?") and _YES.search(first) is None):
+    asked = "?" in low[: agreed.start()] or _same_sentence_asks(low, agreed.end())
+    if asked or (low.endswith("?") and _YES.search(re.split(r"[.!;]", low, maxsplit=1)[0]) is None):
         return Reply.CONDITION
     return Reply.YES
 
 
+def _same_sentence_asks(low: str, start: int) -> bool:
+    """Whether the sentence that goes on here ends in a question mark."""
+    end = re.search(r"[.!;?]", low[start:])
+    return end is not None and end.group() == "?"
+
+
 def asks(text: str) -> bool:
-    """Whether the agent asks for a yes to something: "anything else?" asks for none."""
-    return _QUESTION.search(_MORE.sub(" ", text)) is not None
+    """Whether the agent asks for a yes to something: "anything else?" and "which one?" ask for none."""
+    return _QUESTION.search(_OPEN.sub(" ", _MORE.sub(" ", text))) is not None
 
 
 def confirm(rule: Rule, case: Case) -> list[Finding]:

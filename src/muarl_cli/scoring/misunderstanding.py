@@ -1,7 +1,7 @@
-"""Recovery from words: an answer that fits several things is asked back, and what the user called wrong is not repeated.
+"""Recovery from words: an unclear answer is asked back, and what the user called wrong is not repeated.
 
-An ambiguous answer is tagged by the user that gave it; that a proposal was called wrong is read off the words. Invariant:
-like all recovery, an episode in which neither happened has no verdict here.
+An ambiguous answer is tagged by the user that gave it; that a proposal was called wrong is read off the words.
+Invariant: like all recovery, an episode in which neither happened has no verdict here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def clarify(rule: Rule, case: Case) -> list[Finding]:
 
 def asks_at_all(line: Line) -> bool:
     """Whether the agent's words want an answer: a question, or a polite demand."""
-    return asks(line.text) or re.search(r"\bplease (tell|give|say|let|provide|specify)\b", line.text, re.I) is not None
+    return "?" in line.text or re.search(r"\bplease (tell|give|say|let|provide|specify)\b", line.text, re.I) is not None
 
 
 def correction(rule: Rule, case: Case) -> list[Finding]:
