@@ -1,4 +1,4 @@
-"""The confirm rule against hand-labelled writes (tests/scoring/confirm*.yaml). Prints JSON: how many, precision, recall."""
+"""The confirm rule against hand-labelled writes (tests/scoring/confirm*.yaml). Prints JSON."""
 
 from __future__ import annotations
 

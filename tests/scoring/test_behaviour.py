@@ -1,4 +1,4 @@
-"""Behaviour that needs the rules and the task: how consent came about, the partial outcome, pace, what a hand-over tells."""
+"""Behaviour that needs the rules and the task: consent, the partial outcome, pace, what a hand-over tells."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Official trajectories of TAU1 and TAU2 as episodes, so that everything that reads our logs reads theirs.
 
 TAU1 stores a list of `{task_id, trial, reward, info, traj}`, TAU2 a `results.json` of `{info, tasks, simulations}` (or
-that file beside a folder `simulations/`). Both become events, the recorded reward, and the tasks as the file tells them.
-Invariant: nothing is played or graded again, so every published figure follows from the imported log; what a file does
-not tell (fingerprints of states, tokens) stays empty.
+that file beside a folder `simulations/`). Both become events, the recorded reward, and the tasks as the file tells
+them. Invariant: nothing is played or graded again, so every published figure follows from the imported log; what a
+file does not tell (fingerprints of states, tokens) stays empty.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muarl_cli.benchmarks.trajectory_events import class_of, WRITES, events_of
+from muarl_cli.benchmarks.trajectory_events import WRITES, class_of, events_of
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import SCHEMA, End, Episode, Key, StateHashes
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass

@@ -18,18 +18,50 @@ HANDOVER = "transfer_to_human_agents"
 GENERIC = frozenset({"think", "calculate"})
 WRITES: Mapping[str, frozenset[str]] = {
     "airline": frozenset(
-        "book_reservation cancel_reservation send_certificate update_reservation_baggages update_reservation_flights "
-        "update_reservation_passengers".split()
+        [
+            "book_reservation",
+            "cancel_reservation",
+            "send_certificate",
+            "update_reservation_baggages",
+            "update_reservation_flights",
+            "update_reservation_passengers",
+        ]
     ),
     "retail": frozenset(
-        "cancel_pending_order exchange_delivered_order_items modify_pending_order_address modify_pending_order_items "
-        "modify_pending_order_payment modify_user_address return_delivered_order_items".split()
+        [
+            "cancel_pending_order",
+            "exchange_delivered_order_items",
+            "modify_pending_order_address",
+            "modify_pending_order_items",
+            "modify_pending_order_payment",
+            "modify_user_address",
+            "return_delivered_order_items",
+        ]
     ),
     "telecom": frozenset(
-        "suspend_line resume_line send_payment_request enable_roaming disable_roaming refuel_data "
-        "set_network_mode_preference toggle_airplane_mode toggle_data toggle_roaming toggle_wifi toggle_wifi_calling "
-        "toggle_data_saver_mode reseat_sim_card reset_apn_settings set_apn_settings reboot_device connect_vpn "
-        "disconnect_vpn grant_app_permission make_payment".split()
+        [
+            "suspend_line",
+            "resume_line",
+            "send_payment_request",
+            "enable_roaming",
+            "disable_roaming",
+            "refuel_data",
+            "set_network_mode_preference",
+            "toggle_airplane_mode",
+            "toggle_data",
+            "toggle_roaming",
+            "toggle_wifi",
+            "toggle_wifi_calling",
+            "toggle_data_saver_mode",
+            "reseat_sim_card",
+            "reset_apn_settings",
+            "set_apn_settings",
+            "reboot_device",
+            "connect_vpn",
+            "disconnect_vpn",
+            "grant_app_permission",
+            "make_payment",
+        ]
     ),
 }
 """the tools of each desk that change something: a trajectory does not say it"""

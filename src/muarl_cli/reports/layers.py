@@ -122,18 +122,21 @@ def layer_passes(name: str) -> Callable[[Judged], bool | None]:
     return of
 
 
-def rule_counts(episodes: Iterable[Episode], judged: Mapping[str, Judged]) -> dict[str, dict[str, int]]:
-    """By rule: how many episodes it applied to, and in how many it was broken."""
-    counts: dict[str, dict[str, int]] = {}
+def rule_counts(episodes: Iterable[Episode], judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+    """By rule: its layer, opportunities, failures, and the episodes in which it failed."""
+    counts: dict[str, dict[str, Any]] = {}
     for episode in episodes:
         verdict = judged.get(episode.episode_id)
         if verdict is None or not episode.valid:
             continue
-        broken = set(verdict.broken)
-        for rule, layer in {(str(f["rule"]), str(f["layer"])) for f in verdict.findings if f["verdict"] != NA}:
-            row = counts.setdefault(rule, {"layer": layer, "episodes": 0, "broken": 0})  # type: ignore[dict-item]
-            row["episodes"] += 1
-            row["broken"] += rule in broken
+        for finding in verdict.findings:
+            if finding["verdict"] != NA:
+                empty = {"layer": finding["layer"], "opportunities": 0, "failed": 0, "episodes_failed": 0}
+                row = counts.setdefault(str(finding["rule"]), empty)
+                row["opportunities"] += 1
+                row["failed"] += finding["verdict"] == FAIL
+        for rule in verdict.broken:
+            counts[rule]["episodes_failed"] += 1
     return dict(sorted(counts.items()))
 
 

@@ -16,14 +16,12 @@ from typing import Any
 from muarl_cli.reports.comparison import compare_runs
 from muarl_cli.reports.curves import Chart, bars, learning_curves, legend, svg
 from muarl_cli.reports.figures import visible
+from muarl_cli.reports.layer_tables import NOT_SCORED, guard_tables, layer_shares, run_layers, run_rules
 from muarl_cli.reports.run_tables import (
-    NOT_SCORED,
     ablation_table,
-    layer_shares,
-    layer_table,
+    audit_tables,
     lineage_table,
     named_scores,
-    rule_table,
     run_table,
     user_table,
 )
@@ -66,10 +64,11 @@ def report_sections(runs: Sequence[RunView]) -> list[Section]:
         Section("runs", "Runs", (run_table(runs),)),
         Section("scores", "Scores", _score_tables(played), details=_score_details(played)),
         _layers(played),
+        Section("guard", "Guard at run time", tuple(guard_tables(played))),
         Section("curves", "Learning curves", charts=tuple(learning_curves(runs))),
         Section("ablation", "Ablation", tuple(filter(None, [ablation_table(runs)]))),
         Section("behaviour", "Behaviour", (behaviour_table(named_scores(played)),) if played else ()),
-        Section("users", "Users", (user_table(played),)),
+        Section("users", "Users", (user_table(played), *audit_tables(played))),
         Section("lineage", "Lineage", (lineage_table(runs),)),
     ]
     return [section for section in found if not section.empty]
@@ -153,7 +152,7 @@ def _layers(runs: Sequence[RunView]) -> Section:
     parts = ("pass", "fail", "na")
     pictures = [bars([(f"{run.name}: {name}", part) for name, part in layer_shares(run)], parts) for run in judged]
     say = "Of the valid episodes, the share that passes (green), fails (red), or where it does not apply (grey)."
-    return Section("layers", "Layers", (layer_table(runs), rule_table(judged)), say, pictures=tuple(pictures))
+    return Section("layers", "Layers", (run_layers(runs), run_rules(judged)), say, pictures=tuple(pictures))
 
 
 def _shown(section: Section) -> dict[str, Any]:

@@ -38,7 +38,8 @@ _MORE = re.compile(
     re.I,
 )
 _OPEN = re.compile(
-    r"(?:(?<=[.!?:;,\n])|^)\s*(and |so |or |also,? )?(which|what|who|where|when|why|how)\b(?! about)[^.!?\n]*\?", re.I | re.M
+    r"(?:(?<=[.!?:;,\n])|^)\s*(and |so |or |also,? )?(which|what|who|where|when|why|how)\b(?! about)[^.!?\n]*\?",
+    re.I | re.M,
 )
 """a question that no yes answers"""
 _POLITE = re.compile(

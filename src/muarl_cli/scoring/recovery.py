@@ -43,7 +43,11 @@ def goal_shift(rule: Rule, case: Case) -> list[Finding]:
             broken = f"the new {goal.change.slot} was never carried out"
         else:
             broken = ""
-        fine = "" if broken else f"acknowledged {_acknowledged(case, shift.at, goal.change.value)}, {_used(case, shift.at, new)}"
+        fine = (
+            ""
+            if broken
+            else f"acknowledged {_acknowledged(case, shift.at, goal.change.value)}, {_used(case, shift.at, new)}"
+        )
         found.append(rule.judged(Layer.RECOVERY, broken, shift.at, fine))
     return found or rule.na(Layer.RECOVERY)
 

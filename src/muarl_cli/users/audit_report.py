@@ -67,6 +67,11 @@ def _value(result: Result) -> str:
     return NOTHING if result.value is None else _figure(result.value, result.metric)
 
 
+def value_text(result: Result) -> str:
+    """The value of a metric with a mark where its gate fails."""
+    return _value(result) + (" (fails)" if result.passed is False else "")
+
+
 def _gate(result: Result) -> str:
     if result.gate is None:
         return NOTHING
