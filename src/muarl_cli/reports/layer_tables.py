@@ -12,7 +12,7 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.records.run import settings_diff
-from muarl_cli.reports.comparison import compare_runs
+from muarl_cli.reports.comparison import compare_runs, over_all
 from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, rule_counts
 from muarl_cli.reports.measures import layer_measures, safety_bound
 from muarl_cli.reports.run_view import RunView
@@ -22,6 +22,10 @@ from muarl_cli.scoring.trace import read
 from muarl_cli.settings.models import FREE_KEYS
 
 NOT_SCORED = "layers: not scored"
+_HOW_TO_READ = (
+    "clean, corrupt: successes without and with a broken rule of policy or safety; layers: pass rate where there was "
+    "anything to judge; events: broken safety rules, and where there are none, at most how many episodes have one (95 %)"
+)
 Row = Mapping[str, Any]
 
 
@@ -29,13 +33,13 @@ def layer_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
     """One row a result: clean and corrupt success, the pass rate of each layer where it applies, safety events."""
     columns = (
         Column("name", "result"),
-        Column("clean_success", "clean success", Style.INTERVAL),
-        Column("corrupt_success", "corrupt success", Style.INTERVAL),
+        Column("clean_success", "clean", Style.INTERVAL),
+        Column("corrupt_success", "corrupt", Style.INTERVAL),
         *(Column(name, name, Style.INTERVAL) for name in LAYERS),
-        Column("safety_events", "safety events", Style.COUNT),
-        Column("safety_bound", "at most (95 %)", Style.PERCENT),
+        Column("safety_events", "events", Style.COUNT),
+        Column("safety_bound", "at most", Style.PERCENT),
     )
-    return Table("Layers (pass rate where there was anything to judge)", columns, tuple(rows), tuple(notes))
+    return Table("Layers", columns, tuple(rows), (_HOW_TO_READ, *notes))
 
 
 def rule_table(rows: Iterable[Row]) -> Table:
@@ -141,7 +145,7 @@ def guard_tables(runs: Sequence[RunView]) -> list[Table]:
             if (rule := guarded(step))
         )
         said = ", ".join(f"{rule} {n:,}" for rule, n in sorted(refused.items())) or "none"
-        table, _ = compare_runs(before, after)
+        table = over_all(compare_runs(before, after)[0])
         notes = (f"writes refused by the guard: {said}", *table.notes)
         found.append(Table(f"Guard: {after.name} − {before.name}", table.columns, table.rows, notes))
     return found

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from muarl_cli.reports.comparison import compare_runs
+from muarl_cli.reports.comparison import compare_runs, over_all
 from muarl_cli.reports.curves import Chart, bars, learning_curves, legend, svg
 from muarl_cli.reports.figures import visible
 from muarl_cli.reports.layer_tables import NOT_SCORED, guard_tables, layer_shares, run_layers, run_rules
@@ -128,16 +128,24 @@ def _score_tables(runs: Sequence[RunView]) -> tuple[Table, ...]:
         return ()
     scores = named_scores(runs)
     tables = [comparison_table(scores, title="Scores, with floors and both denominators")]
+    return (*tables, *(over_all(compare_runs(before, run)[0]) for before, run in _pairs(runs)))
+
+
+def _pairs(runs: Sequence[RunView]) -> Iterator[tuple[RunView, RunView]]:
+    """Each run with the first one before it that shares a task."""
     for i, run in enumerate(runs):
         mine = run.main.task_means.keys()
         before = next((other for other in runs[:i] if other.main.task_means.keys() & mine), None)
         if before is not None:
-            tables.append(compare_runs(before, run)[0])
-    return tuple(tables)
+            yield before, run
 
 
 def _score_details(runs: Sequence[RunView]) -> tuple[Table, ...]:
     found = []
+    for before, run in _pairs(runs):
+        table, _ = compare_runs(before, run)
+        if over_all(table) != table:
+            found.append(replace(table, title=f"{table.title}, by domain"))
     for run in runs:
         tables = [pass_table(run.main), ends_table(run.main)]
         tables += [family_table(run.main)] if run.main.families else []
@@ -152,7 +160,11 @@ def _layers(runs: Sequence[RunView]) -> Section:
     parts = ("pass", "fail", "na")
     pictures = [bars([(f"{run.name}: {name}", part) for name, part in layer_shares(run)], parts) for run in judged]
     say = "Of the valid episodes, the share that passes (green), fails (red), or where it does not apply (grey)."
-    return Section("layers", "Layers", (run_layers(runs), run_rules(judged)), say, pictures=tuple(pictures))
+    rules = run_rules(judged)
+    broken = tuple(row for row in rules.rows if row["failed"])
+    kept = f"{len(rules.rows) - len(broken)} more were never broken; all are in the table below"
+    tables = (run_layers(runs), replace(rules, title="Broken rules", rows=broken, notes=(kept,)))
+    return Section("layers", "Layers", tables, say, details=(rules,), pictures=tuple(pictures))
 
 
 def _shown(section: Section) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from muarl_cli.reports.run_view import RunView
 from muarl_cli.reports.tables import Column, Style, Table
 from muarl_cli.scoring.summary import ScoreSummary
 
+COLUMNS = 6
+"""groups of users side by side"""
+
 
 def named_scores(runs: Sequence[RunView]) -> dict[str, ScoreSummary]:
     """All scores of several runs by name: floors once where a single run has them, else under the name of their run."""
@@ -102,28 +105,27 @@ def user_table(runs: Sequence[RunView]) -> Table:
 
 
 def audit_tables(runs: Sequence[RunView]) -> list[Table]:
-    """The user audit S1 to S17 (`users.audit`), a column a back-end and persona; one table a run."""
+    """The user audit S1 to S17 (`users.audit`): a column a run, back-end and persona, at most six a table."""
     from muarl_cli.users.audit import METRICS, audit
     from muarl_cli.users.audit_report import value_text
 
+    groups = [(run.name, group) for run in runs for group in audit(run.own).groups]
     found = []
-    for run in runs:
-        groups = audit(run.own).groups
-        names = {f"g{i}": " ".join(filter(None, (g.backend, g.persona))) or "unknown" for i, g in enumerate(groups)}
-        columns = (Column("id", "id"), Column("metric", "metric"), *(Column(key, name) for key, name in names.items()))
+    for start in range(0, len(groups), COLUMNS):
+        part = {f"g{i}": group for i, group in enumerate(groups[start : start + COLUMNS])}
+        names = {key: " ".join(filter(None, (f"{run}:", g.backend, g.persona))) for key, (run, g) in part.items()}
+        columns = (Column("id", "id"), Column("metric", "metric"), *(Column(key, names[key]) for key in part))
         rows = tuple(
             {
                 "id": metric.id,
                 "metric": metric.name,
-                **{f"g{i}": value_text(group[metric.id]) for i, group in enumerate(groups)},
+                **{key: value_text(group[metric.id]) for key, (_, group) in part.items()},
             }
             for metric in METRICS
-            if any(group[metric.id].value is not None for group in groups)
+            if any(group[metric.id].value is not None for _, group in part.values())
         )
-        failed = [
-            f"{names[f'g{i}']}: the gates of {', '.join(g.failed)} fail" for i, g in enumerate(groups) if g.failed
-        ]
-        found.append(Table(f"User audit: {run.name}", columns, rows, tuple(failed)))
+        failed = [f"{names[key]}: {', '.join(g.failed)} miss their gates" for key, (_, g) in part.items() if g.failed]
+        found.append(Table("User audit", columns, rows, tuple(failed)))
     return found
 
 
