@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from muarl_cli.reports.page import report_json, report_page, report_sections, write_charts
+from muarl_cli.reports.page import report_json, report_page, report_sections
 from muarl_cli.reports.run_view import RunView, load_runs
 from muarl_cli.reports.tables import draw
 
@@ -133,13 +133,3 @@ def test_layers_that_nobody_scored_are_not_passes(folders: dict[str, Path]) -> N
 def test_an_ablation_names_what_was_changed(runs: list[RunView]) -> None:
     (table,) = next(section.tables for section in report_sections(runs) if section.id == "ablation")
     assert 'agent: "careful" -> "hasty"' in table.texts()[1][1]
-
-
-def test_charts_are_written_as_plain_svg(runs: list[RunView], tmp_path: Path) -> None:
-    from xml.etree import ElementTree
-
-    names = write_charts(runs, tmp_path)
-    assert names == ["layers_careful.svg", "layers_hasty.svg"]
-    for name in names:
-        root = ElementTree.fromstring((tmp_path / name).read_text("utf-8"))
-        assert {e.tag.rsplit("}", 1)[-1] for e in root.iter()} <= {"svg", "text", "rect", "title"}

@@ -23,8 +23,8 @@ from muarl_cli.settings.models import FREE_KEYS
 
 NOT_SCORED = "layers: not scored"
 _HOW_TO_READ = (
-    "clean, corrupt: successes without and with a broken rule of policy or safety; layers: pass rate where there was "
-    "anything to judge; events: broken safety rules, and where there are none, at most how many episodes have one (95 %)"
+    "clean, corrupt: successes without, and with, a broken rule of policy or safety; layers: pass rate where there was "
+    "anything to judge; events: broken safety rules; at most: where none was seen, the share that can have one (95 %)"
 )
 Row = Mapping[str, Any]
 

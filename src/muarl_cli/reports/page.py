@@ -108,21 +108,6 @@ def report_json(runs: Sequence[RunView]) -> dict[str, Any]:
     }
 
 
-def write_charts(runs: Sequence[RunView], folder: Any) -> list[str]:
-    """The learning curves and layer bars as SVG files of their own, for papers; their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for number, chart in enumerate(learning_curves(runs), 1):
-        slug = "".join(char if char.isalnum() else "_" for char in chart.title.lower()).strip("_")
-        names.append(f"{number:02d}_{slug}.svg")
-        (folder / names[-1]).write_text(svg(chart, standalone=True) + "\n", encoding="utf-8")
-    for run in runs:
-        if shares := layer_shares(run):
-            names.append(f"layers_{''.join(char if char.isalnum() else '_' for char in run.name)}.svg")
-            (folder / names[-1]).write_text(bars(shares, ("pass", "fail", "na")) + "\n", encoding="utf-8")
-    return names
-
-
 def _score_tables(runs: Sequence[RunView]) -> tuple[Table, ...]:
     if not runs:
         return ()
