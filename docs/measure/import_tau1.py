@@ -33,7 +33,7 @@ def measure(checkout: Path, folder: Path) -> dict[str, Any]:
     return {
         "episodes": imported["episodes"],
         "tasks": imported["tasks"],
-        "pass_hat": {str(k): interval.to_json() for k, interval in score.pass_hat.items()},
+        "pass_hat": {f"k{k}": interval.to_json() for k, interval in score.pass_hat.items()},
         "write_tasks": score.write_tasks.mean,
         "no_write_tasks": score.no_write_tasks.mean,
         "idle_tasks": sum(not (task.gold_writes or task.communicate) for task in tasks.values()),
