@@ -1,4 +1,4 @@
-"""What the layers say of agents that serve nobody (EV-02), on the test tasks of both built-in scenarios. Prints JSON."""
+"""What the layers say of agents that serve nobody (EV-02), in both built-in scenarios. Prints JSON."""
 
 from __future__ import annotations
 
