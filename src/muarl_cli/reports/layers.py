@@ -13,7 +13,6 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import MuarlError
 from muarl_cli.scoring.findings import Layer, Layered, Verdict
-from muarl_cli.scoring.layers import judge
 
 LAYERS = tuple(layer.value for layer in Layer)
 PASS, FAIL, NA = (verdict.value for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.NA))
@@ -62,6 +61,8 @@ def judge_run(
 ) -> dict[str, Judged]:
     """Episode id to its layers, for the episodes that were or can be judged; `tasks` maps a task hash to (scenario,
     task)."""
+    from muarl_cli.scoring.layers import judge  # with the rules and their YAML: not on the way to `muarl ls`
+
     known = {key: judged for key, row in verdicts.items() if (judged := from_verdict(row)).layers}
     for episode in episodes:
         if episode.episode_id in known and known[episode.episode_id].complete:
