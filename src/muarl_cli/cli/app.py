@@ -53,6 +53,7 @@ _EXTRAS = {
     "mcp": "mcp",
     "inspect_evals": "tau2",
     "inspect_ai": "tau2",
+    "matplotlib": "plots",
 }
 """top-level module to the extra that brings it"""
 _STAGES = "The five stages, in the order of a run"
@@ -132,7 +133,7 @@ _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
-app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Real conversations: tasks, rates and personas of users.")
+app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Real conversations, official trajectories.")
 app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

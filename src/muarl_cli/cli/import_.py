@@ -1,9 +1,10 @@
-"""`muarl import`: bring what people said elsewhere into the project.
+"""`muarl import`: bring what was said elsewhere into the project.
 
 Examples:
   muarl import transcripts examples/transcripts/retail.jsonl --scenario retail --out runs/people
   muarl rollout --config runs/people/user.yaml --tasks runs/people:retail:imported --agent careful --out runs/like
   muarl users audit runs/like --against runs/people
+  muarl import trajectories gpt-4o-airline.json --out runs/gpt-4o-airline
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import typer
 
 from muarl_cli.cli import options as o
 
-app = typer.Typer(name="import", help="Bring what people said elsewhere into the project.", no_args_is_help=True)
+app = typer.Typer(name="import", help="Bring what was said elsewhere into the project.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Bring what people said elsewhere into the project."""
+    """Bring what was said elsewhere into the project."""
 
 
 @app.command()
@@ -45,4 +46,30 @@ def transcripts(
     talk = Talk(json=json)
     with talk.data_only():
         talk.result(importing.run(files, scenario, out, allow_unredacted, talk))
+    return int(ExitCode.OK)
+
+
+@app.command()
+def trajectories(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TAU1's list of trajectories, TAU2's results.json or folder")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder to write")],
+    domain: Annotated[str, typer.Option("--domain", help="airline, retail or telecom, if the file does not tell")] = "",
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """Official TAU1 and TAU2 trajectories as a log of ours, to be scored layer by layer.
+
+    Example: muarl import trajectories gpt-4o-airline.json --out runs/gpt-4o-airline
+    """
+    from muarl_cli.benchmarks.trajectories import import_trajectories
+    from muarl_cli.cli.console import Talk
+    from muarl_cli.errors import ExitCode
+
+    talk = Talk(json=json)
+    with talk.data_only():
+        found = import_trajectories(file, out, domain)
+        talk.say(f"next: muarl rescore {out}")
+        talk.result(found)
     return int(ExitCode.OK)

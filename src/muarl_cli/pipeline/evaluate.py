@@ -23,7 +23,7 @@ from muarl_cli.records.files import replace_file
 from muarl_cli.records.lineage import overlap, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash, iter_episodes
 from muarl_cli.records.run import RunFolder
-from muarl_cli.reports.layer_tables import layer_table
+from muarl_cli.reports.layer_tables import summary_layers
 from muarl_cli.reports.tables import comparison_table, ends_table
 from muarl_cli.scoring.rescore import by_label, rescore
 from muarl_cli.scoring.statistics import holm
@@ -99,7 +99,7 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
         talk.show(ends_table(scores[name]).rich())
         stages = {f"{STAGE}/{agent}": floor for floor, agent in FLOORS.items()} | {STAGE: name}
         layers = by_label(rescore(out, resamples=settings.bootstrap, seed=settings.seed), stages)
-        talk.show(layer_table(layers).rich())
+        talk.show(summary_layers(layers).rich())
         summary: dict[str, Any] = {
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},

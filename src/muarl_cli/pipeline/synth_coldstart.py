@@ -20,6 +20,7 @@ from muarl_cli.records.lineage import Lineage, TaskMark, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
 from muarl_cli.records.verdicts import write_verdicts
+from muarl_cli.scoring.rescore import Judge
 from muarl_cli.settings.models import FREE_KEYS, SynthColdstart
 from muarl_cli.worlds.catalog import scenario_of
 from muarl_cli.worlds.domain import BUILTIN
@@ -133,6 +134,7 @@ async def _hold(
     jobs = _jobs(settings, scenarios, run_id)
     verdicts: dict[str, dict[str, Any]] = {}
     accepted: list[Episode] = []
+    judge = Judge()
     kept = len(log)
     if kept:
         talk.say(f"kept {kept} conversations of the interrupted run")
@@ -141,7 +143,8 @@ async def _hold(
             while len(accepted) < settings.count and len(verdicts) < most:
                 wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(verdicts)))]
                 for episode in await player.run(wave):
-                    verdict = _verdict(settings, episode, len(accepted))
+                    layers = judge.judge(episode)[0].to_json()
+                    verdict = _verdict(settings, episode, len(accepted)) | {"layers": layers}
                     verdicts[episode.episode_id] = verdict
                     if verdict["accepted"]:
                         accepted.append(episode)
@@ -165,5 +168,4 @@ def _verdict(settings: SynthColdstart, episode: Episode, accepted: int) -> dict[
         reasons.append("outcome: the end state is not the gold one")
     elif accepted >= settings.count:
         reasons.append("enough: the wanted count was reached")
-    layers = {"outcome": None if episode.reward is None else "pass" if episode.reward == 1 else "fail"}
-    return {"accepted": not reasons, "layers": layers, "reasons": reasons}
+    return {"accepted": not reasons, "reasons": reasons}

@@ -7,7 +7,7 @@ of the table; different users, policies, data or shares of faults are said, neve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from muarl_cli.reports.layers import LAYERS
@@ -68,6 +68,11 @@ def compare_runs(before: RunView, after: RunView) -> tuple[Table, list[str]]:
     said = [f"layers: not scored on both sides ({', '.join(absent)})"] if absent else []
     title = f"{after.name} − {before.name}, paired by task"
     return Table(title, columns, values, (*(f"warning: {note}" for note in notes), *said)), notes
+
+
+def over_all(table: Table) -> Table:
+    """A table of `compare_runs` without its rows a domain."""
+    return replace(table, rows=tuple(row for row in table.rows if row["domain"] == "all"))
 
 
 def verdict(difference: Difference) -> str:

@@ -73,6 +73,11 @@ def _value(result: Result) -> str:
     return _figure_or_nothing(result.value, result.metric)
 
 
+def value_text(result: Result) -> str:
+    """The value of a metric with a mark where its gate fails."""
+    return _value(result) + (" (fails)" if result.passed is False else "")
+
+
 def _gate(result: Result) -> str:
     if result.gate is None:
         return NOTHING
