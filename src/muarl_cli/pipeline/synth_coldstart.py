@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
 from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of
+from muarl_cli.pipeline.verification import CARD_TEXT, Gate, write_card
 from muarl_cli.records.lineage import Lineage, TaskMark, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
 from muarl_cli.records.verdicts import write_verdicts
 from muarl_cli.settings.models import FREE_KEYS, SynthColdstart
+from muarl_cli.verification.card import refused_for
+from muarl_cli.verification.coverage import by_coverage
 from muarl_cli.worlds.catalog import scenario_of
 from muarl_cli.worlds.domain import BUILTIN
 from muarl_cli.worlds.scenario import Scenario
@@ -63,8 +65,10 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         with EpisodeLog.open(out) as log:
             for line in log.report.lines():
                 talk.warn(line)
-            verdicts, accepted = asyncio.run(_hold(settings, scenarios, out, folder.run_id, log, talk))
+            gate = asyncio.run(_hold(settings, scenarios, out, folder.run_id, log, talk))
+        verdicts, accepted = gate.verdicts, gate.accepted
         write_verdicts(out, verdicts)
+        card = write_card(out, verdicts, scenarios, settings.split)
         marks = [TaskMark.of(task) for s in scenarios for task in s.tasks(settings.split)]
         held = {e.task_hash for e in accepted}
         write_lineage(
@@ -85,6 +89,7 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
             "accepted_by_scenario": dict(sorted(Counter(e.scenario for e in accepted).items())),
             "accepted_by_teacher": dict(sorted(manners.items())),
             "tasks": len(held),
+            "refused_for": card["refused_for"],
             "artifact": artifact_hash(out),
         }
         if manners["hasty"]:
@@ -94,7 +99,7 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
                 "broke the policy on the way"
             )
             talk.warn(summary["habit"])
-        talk.say(f"next: muarl sft --data {out}")
+        talk.say(f"what is in it: {out / CARD_TEXT}; next: muarl verify {out}, muarl sft --data {out}")
         return folder.finish(summary)
 
 
@@ -112,9 +117,11 @@ def _teacher(settings: SynthColdstart, out: Path) -> Agents:
 def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> Iterator[Job]:
     """Tasks of all scenarios in turn; when a scenario's tasks are used up they come again as the next rollout."""
     number = 0
+    arranged = by_coverage if settings.order == "coverage" else list
+    tasks_of = {scenario.name: arranged(scenario.tasks(settings.split)) for scenario in scenarios}
     while True:
         for scenario in scenarios:
-            tasks = scenario.tasks(settings.split)
+            tasks = tasks_of[scenario.name]
             rollout, place = divmod(number, len(tasks))
             yield job(run_id, STAGE, 0, scenario, tasks[place], rollout, settings.seed)
         number += 1
@@ -122,44 +129,32 @@ def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> I
 
 async def _hold(
     settings: SynthColdstart, scenarios: list[Scenario], out: Path, run_id: str, log: EpisodeLog, talk: Talker
-) -> tuple[dict[str, dict[str, Any]], list[Episode]]:
+) -> Gate:
     users = Users(settings.user, settings.prices, settings.max_usd, out)
     player = Player(_teacher(settings, out), users, limits_of(settings), settings.in_flight, log)
     most = int(settings.count * settings.max_attempts)
     jobs = _jobs(settings, scenarios, run_id)
-    verdicts: dict[str, dict[str, Any]] = {}
-    accepted: list[Episode] = []
+    gate = Gate(settings, out)
     kept = len(log)
     if kept:
         talk.say(f"kept {kept} conversations of the interrupted run")
     async with player:
         with talk.progress(settings.count, "accepted") as bar:
-            while len(accepted) < settings.count and len(verdicts) < most:
-                wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(verdicts)))]
-                for episode in await player.run(wave):
-                    verdict = _verdict(settings, episode, len(accepted))
-                    verdicts[episode.episode_id] = verdict
-                    if verdict["accepted"]:
-                        accepted.append(episode)
+            while len(gate.accepted) < settings.count and len(gate.verdicts) < most:
+                wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(gate.verdicts)))]
+                for work, episode in zip(wave, await player.run(wave), strict=True):
+                    if await gate.judge(episode, work.scenario, work.task):
                         bar.advance()
-    if len(accepted) < settings.count:
+    await gate.close()
+    if len(gate.accepted) < settings.count:
+        write_verdicts(out, gate.verdicts)
+        most_frequent = ", ".join(f"{code} {n}" for code, n in list(refused_for(gate.verdicts).items())[:3])
         raise MuarlError(
-            f"only {len(accepted)} of {settings.count} demonstrations passed verification",
+            f"only {len(gate.accepted)} of {settings.count} demonstrations passed verification",
             where=str(out),
-            why=f"{len(verdicts)} conversations were held, the most that max_attempts={settings.max_attempts} allows",
+            why=f"{len(gate.verdicts)} conversations were held, the most that max_attempts={settings.max_attempts} "
+            f"allows; refused most for: {most_frequent}",
             next_step="use a better teacher, or raise max_attempts (in a new folder)",
             code=ExitCode.BAD_DATA,
         )
-    return verdicts, accepted
-
-
-def _verdict(settings: SynthColdstart, episode: Episode, accepted: int) -> dict[str, Any]:
-    reasons = []
-    if not episode.valid:
-        reasons.append(f"invalid: {episode.end.reason.value}")
-    elif settings.accept == "outcome" and episode.reward != 1:
-        reasons.append("outcome: the end state is not the gold one")
-    elif accepted >= settings.count:
-        reasons.append("enough: the wanted count was reached")
-    layers = {"outcome": None if episode.reward is None else "pass" if episode.reward == 1 else "fail"}
-    return {"accepted": not reasons, "layers": layers, "reasons": reasons}
+    return gate

@@ -157,6 +157,15 @@ class Teacher(Group):
         return value
 
 
+class Judges(Group):
+    """Models that vote on what the filters let pass."""
+
+    models: Names
+    """models of the committee, behind one address; empty = no committee. More than half must accept"""
+    base_url: str
+    """OpenAI-compatible address of the judges; empty = OPENAI_BASE_URL, else the vendor's own"""
+
+
 class Tiny(Group):
     """The tiny model that `sft` makes from nothing where no model is named."""
 

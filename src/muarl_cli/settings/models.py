@@ -16,6 +16,7 @@ from muarl_cli.settings.groups import (
     Count,
     CountOrNone,
     Group,
+    Judges,
     Limits,
     Names,
     NotNegative,
@@ -85,8 +86,15 @@ class SynthColdstart(Conversations):
     split: str
     """the split whose tasks are demonstrated"""
     teacher: Teacher
-    accept: Literal["outcome", "all"]
-    """what is verified before a trajectory is accepted: outcome = reward 1; all = every valid one, failures included"""
+    accept: Literal["verified", "outcome", "all"]
+    """what is accepted: verified = what passes every filter; outcome = reward 1; all = every valid one, failures too"""
+    order: Literal["coverage", "file"]
+    """which tasks come first: coverage = those that need a tool or a pair of them not seen yet; file = as they are"""
+    max_message_words: Count
+    """words of one message of the agent, for verified ones"""
+    max_similarity: Annotated[float, Field(gt=0.6, le=1)]
+    """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
+    judges: Judges
     max_attempts: Annotated[float, Field(ge=1)]
     """conversations held at most, as a multiple of count, before giving up"""
 

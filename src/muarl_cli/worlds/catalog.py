@@ -5,7 +5,7 @@ Invariant: a source that is not installed is an error that says how to get it, n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
@@ -43,3 +43,20 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
         for task in tasks:
             found.setdefault((task.source, task.scenario, task.id), (scenario, task))
     return list(found.values())
+
+
+def benchmark_sets() -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
+    """Every task set that is for testing and is installed here: the built-in test and dev splits, and all splits of the
+    benchmarks. What is not installed is left out."""
+    from muarl_cli.benchmarks.tau2_package import DOMAINS
+    from muarl_cli.worlds.domain import BUILTIN
+
+    places = [("builtin", name, ("test", "dev")) for name in BUILTIN]
+    places += [("tau2", name, ()) for name in sorted(DOMAINS)]
+    for source, name, splits in places:
+        try:
+            scenario = scenario_of(source, name)
+            for split in splits or scenario.splits():
+                yield f"{source}:{name}:{split}", scenario, scenario.tasks(split)
+        except (MuarlError, ModuleNotFoundError):
+            continue
