@@ -24,6 +24,7 @@ from muarl_cli.cli import (
     play,
     report,
     rescore,
+    review,
     rl_train,
     rollout,
     sft,
@@ -31,6 +32,7 @@ from muarl_cli.cli import (
     status,
     synth_coldstart,
     users,
+    verify,
 )
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -125,6 +127,8 @@ _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
+_add("verify", verify.verify, verify, _TOOLS)
+_add("review", review.review, review, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

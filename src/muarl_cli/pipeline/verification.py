@@ -65,7 +65,7 @@ class Gate:
         if verified.accepted and self._committee is not None:
             verified = verified.plus(Filter.JUDGES, await self._committee.judge(subject))
         if (review := self._reviews.get(subject.episode.episode_id)) is not None:
-            verified = verified.plus(Filter.PERSON, _refusal(review))
+            verified = verified.plus(Filter.PERSON, refusals_of(review))
         return verified
 
     async def close(self) -> None:
@@ -91,11 +91,10 @@ def _committee(settings: SynthColdstart, folder: Path) -> Any:
     return Committee(judges, folder, settings.seed)
 
 
-def _refusal(review: Review) -> list[Reason]:
-    who = review.reviewer or "a person"
-    return (
-        [] if review.accepted else [Reason(Filter.PERSON, "rejected", f"{who}: {review.reason or 'no reason given'}")]
-    )
+def refusals_of(review: Review) -> list[Reason]:
+    """What a person's decision says against an episode."""
+    why = f"{review.reviewer or 'a person'}: {review.reason or 'no reason given'}"
+    return [] if review.accepted else [Reason(Filter.PERSON, "rejected", why)]
 
 
 def write_card(

@@ -51,7 +51,7 @@ def benchmark_sets() -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
     from muarl_cli.benchmarks.tau2_package import DOMAINS
     from muarl_cli.worlds.domain import BUILTIN
 
-    places = [("builtin", name, ("test", "dev")) for name in BUILTIN]
+    places: list[tuple[str, str, tuple[str, ...]]] = [("builtin", name, ("test", "dev")) for name in BUILTIN]
     places += [("tau2", name, ()) for name in sorted(DOMAINS)]
     for source, name, splits in places:
         try:
