@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.conversation.ends import EndReason
+from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
 from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of
 from muarl_cli.pipeline.verification import CARD_TEXT, Gate, write_card
+from muarl_cli.records.journal import Journal
 from muarl_cli.records.lineage import Lineage, TaskMark, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
@@ -92,6 +96,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
             "refused_for": card["refused_for"],
             "artifact": artifact_hash(out),
         }
+        if lapses := _lapses(Journal(out / LAPSES)):
+            summary["teacher_lapses"] = lapses
         if manners["hasty"]:
             share = manners["hasty"] / len(accepted)
             summary["habit"] = (
@@ -103,15 +109,27 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         return folder.finish(summary)
 
 
-def _teacher(settings: SynthColdstart, out: Path) -> Agents:
+LAPSES = "lapses.jsonl"
+"""replies of a teacher that could not be taken, as they were"""
+AGAIN = 2
+"""attempts at a conversation that a fault ended: one passing trouble costs no task, a lasting one not many calls"""
+
+
+def _teacher(settings: SynthColdstart, out: Path, lapses: Journal) -> Agents:
     own = settings.teacher
     if not own.model:
         return Agents(own.agent)
-    from muarl_cli.agents.openai_chat import OpenAIAgents
+    from muarl_cli.agents.teacher import Teachers
 
     chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
-    agents = OpenAIAgents(chat, temperature=own.temperature, max_turn_tokens=settings.limits.max_turn_tokens)
-    return Agents("policy", fixed=agents, chat=chat)
+    options = {"temperature": own.temperature, "max_turn_tokens": settings.limits.max_turn_tokens}
+    return Agents("policy", fixed=Teachers(chat, record=lapses.add, **options), chat=chat)
+
+
+def _lapses(journal: Journal) -> dict[str, int]:
+    """How often the teacher lapsed, by kind. A conversation that was begun twice (a killed run) counts once."""
+    rows = {(row["seed"], row["turn"], row["attempt"], row["lapse"]) for row in journal.rows()}
+    return dict(sorted(Counter(str(row[-1]) for row in rows).items()))
 
 
 def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> Iterator[Job]:
@@ -127,11 +145,32 @@ def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> I
         number += 1
 
 
+async def _played(player: Player, wave: list[Job], out: Path) -> list[Episode]:
+    """The conversations of a wave; one that a fault ended is held once more. Raises `MuarlError` where all of them died
+    of the same trouble outside."""
+    episodes = await player.run(wave)
+    for attempt in range(1, AGAIN):
+        broken = [n for n, episode in enumerate(episodes) if not episode.valid]
+        again = [replace(wave[n], key=replace(wave[n].key, attempt=attempt)) for n in broken]
+        for n, episode in zip(broken, await player.run(again), strict=True):
+            episodes[n] = episode
+    if all(episode.end.reason is EndReason.INFRA_FAULT for episode in episodes):
+        raise MuarlError(
+            f"all of {len(episodes)} conversations in a row ended in the same trouble",
+            where=str(out),
+            why=episodes[-1].end.detail,
+            next_step="see to the address of the teacher and of the user, then run the same command again",
+            code=ExitCode.TEMPORARY,
+        )
+    return episodes
+
+
 async def _hold(
     settings: SynthColdstart, scenarios: list[Scenario], out: Path, run_id: str, log: EpisodeLog, talk: Talker
 ) -> Gate:
     users = Users(settings.user, settings.prices, settings.max_usd, out)
-    player = Player(_teacher(settings, out), users, limits_of(settings), settings.in_flight, log)
+    lapses = Journal(out / LAPSES)
+    player = Player(_teacher(settings, out, lapses), users, limits_of(settings), settings.in_flight, log)
     most = int(settings.count * settings.max_attempts)
     jobs = _jobs(settings, scenarios, run_id)
     gate = Gate(settings, out)
@@ -142,10 +181,11 @@ async def _hold(
         with talk.progress(settings.count, "accepted") as bar:
             while len(gate.accepted) < settings.count and len(gate.verdicts) < most:
                 wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(gate.verdicts)))]
-                for work, episode in zip(wave, await player.run(wave), strict=True):
+                for work, episode in zip(wave, await _played(player, wave, out), strict=True):
                     if await gate.judge(episode, work.scenario, work.task):
                         bar.advance()
     await gate.close()
+    lapses.close()
     if len(gate.accepted) < settings.count:
         write_verdicts(out, gate.verdicts)
         most_frequent = ", ".join(f"{code} {n}" for code, n in list(refused_for(gate.verdicts).items())[:3])

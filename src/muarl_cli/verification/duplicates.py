@@ -15,7 +15,8 @@ from typing import Any
 from muarl_cli.conversation.events import Event, Kind
 
 BANDS, ROWS = 32, 3
-_PRIME = (1 << 61) - 1
+_PRIME = 4_294_967_311
+"""the least prime above 2^32"""
 _TRIPLE = 3
 Shingles = frozenset[int]
 

@@ -23,10 +23,10 @@ _DAY_FIRST = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (
 _TIME = re.compile(
     r"(?<![\d:])(\d{1,2})(?::(\d{2}))?(?::\d{2})? ?([ap])\.?m\b|(?<![\d:])(\d{1,2}):(\d{2})(?::\d{2})?(?!\d)"
 )
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+]?[$€£]? ?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:%|(?:st|nd|rd|th|[a-z]{1,2})\b)?(?![\w@])"
-)
-_ID = re.compile(r"#?\w*\d\w*(?:[-_/]\w*\d\w*)*")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?[$€£]? ?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:%|[a-z]{1,2}\b|-[a-z]{3,})?(?![\w@])")
+_CODE = re.compile(r"#?\b(?=[\w/-]*\d)(?=[\w/-]*[^\W\d])\w+(?:[-/]\w+)*|#\d+\b")
+_COUNTED = re.compile(r"\d+(?:\.\d+)?(?:-[a-z]{3,}|[a-z]{1,2})")
+"""a number with its unit ("14-day", "256gb", "3rd"), which is no id"""
 _CLOCK = re.compile(r"(?<=\d)t(?=\d{2}:)")
 
 Date = tuple[int | None, int, int]
@@ -57,9 +57,10 @@ def facts(text: str) -> Facts:
         rest = pattern.sub(" ", rest)
     times = frozenset(_time(found) for found in _TIME.findall(rest))
     rest = _TIME.sub(" ", rest)
+    codes = [code for code in _CODE.findall(rest) if not _COUNTED.fullmatch(code)]
+    rest = _CODE.sub(lambda code: code.group() if _COUNTED.fullmatch(code.group()) else " ", rest)
     figures = {float((whole + part).replace(",", "")) for whole, part in _NUMBER.findall(rest)}
-    rest = _NUMBER.sub(" ", rest)
-    ids = frozenset(re.sub(r"[#_/-]", "", token) for token in _ID.findall(rest))
+    ids = frozenset(re.sub(r"[#_/-]", "", code) for code in codes)
     return Facts(emails, frozenset(dates), times, frozenset(figures), ids)
 
 
@@ -82,9 +83,7 @@ def unknown(words: str, known: str, given: str) -> list[str]:
         if (figure.is_integer() and figure <= 12) or figure in figures:
             continue
         spoken = numbers(known.lower()) if spoken is None else spoken
-        text = f"{figure:g}"
-        tail = len(text) >= 4 and any(code.endswith(text) for code in codes | {f"{f:g}" for f in figures})
-        if figure not in spoken and not tail:
+        if figure not in spoken and not _is_part(f"{figure:.15g}", codes | {f"{f:.15g}" for f in figures}):
             missing.append(f"{figure:.15g}")
     missing += [code for code in own.ids if code not in codes and not _is_part(code, codes)]
     return sorted(missing)
