@@ -145,9 +145,11 @@ class Player:
         in_flight: int,
         log: EpisodeLog,
         around: Around | None = None,
+        remote_worlds: bool = False,
     ) -> None:
+        """`remote_worlds`: tools are answered from outside of this process."""
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
-        self.around = around
+        self.around, self.remote_worlds = around, remote_worlds
 
     async def __aenter__(self) -> Self:
         return self
@@ -172,7 +174,7 @@ class Player:
 
     def _immediate(self) -> bool:
         """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
-        return self.agents.fixed is None and not self.users.remote
+        return self.agents.fixed is None and not self.users.remote and not self.remote_worlds
 
     async def _in_waves(
         self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None

@@ -18,6 +18,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
 from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of
+from muarl_cli.pipeline.simulation import simulation_of
 from muarl_cli.pipeline.verification import CARD_TEXT, Gate, write_card
 from muarl_cli.records.journal import Journal
 from muarl_cli.records.lineage import Lineage, TaskMark, write_lineage
@@ -96,6 +97,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
             "refused_for": card["refused_for"],
             "artifact": artifact_hash(out),
         }
+        if card["tools"]:
+            summary["tools_disagree"] = card["tools"]
         if lapses := _lapses(Journal(out / LAPSES)):
             summary["teacher_lapses"] = lapses
         if manners["hasty"]:
@@ -170,7 +173,10 @@ async def _hold(
 ) -> Gate:
     users = Users(settings.user, settings.prices, settings.max_usd, out)
     lapses = Journal(out / LAPSES)
-    player = Player(_teacher(settings, out, lapses), users, limits_of(settings), settings.in_flight, log)
+    around, simulation = simulation_of(settings, out)
+    teacher = _teacher(settings, out, lapses)
+    simulated = simulation is not None
+    player = Player(teacher, users, limits_of(settings), settings.in_flight, log, around, simulated)
     most = int(settings.count * settings.max_attempts)
     jobs = _jobs(settings, scenarios, run_id)
     gate = Gate(settings, out)
@@ -185,6 +191,8 @@ async def _hold(
                     if await gate.judge(episode, work.scenario, work.task):
                         bar.advance()
     await gate.close()
+    if simulation is not None:
+        await simulation.close()
     lapses.close()
     if len(gate.accepted) < settings.count:
         write_verdicts(out, gate.verdicts)

@@ -15,6 +15,7 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.hashing import canonical
 from muarl_cli.pipeline.parties import chat_model
+from muarl_cli.pipeline.simulation import disagreement
 from muarl_cli.records.files import replace_file
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.records.reviews import Review, read_reviews
@@ -82,7 +83,7 @@ class Gate:
 
 
 def _committee(settings: SynthColdstart, folder: Path) -> Any:
-    own = settings.judges
+    own = settings.judge
     if not own.models:
         return None
     from muarl_cli.verification.judges import Committee
@@ -102,7 +103,9 @@ def write_card(
 ) -> dict[str, Any]:
     """Write `card.json` and `card.md` into a run's folder; the card. Raises `MuarlError`."""
     known = {f"{s.source}:{s.name}": (s, s.tasks(split)) for s in scenarios}
-    card = data_card(list(iter_episodes(folder)), verdicts, known, benchmark_sets())
+    episodes = list(iter_episodes(folder))
+    card = data_card(episodes, verdicts, known, benchmark_sets())
+    card["tools"] = disagreement(episodes, {task.task_hash: (s, task) for s, tasks in known.values() for task in tasks})
     replace_file(folder / CARD, (json.dumps(canonical(card), indent=2, sort_keys=True) + "\n").encode("ascii"))
     replace_file(folder / CARD_TEXT, _card_text(card).encode())
     return card

@@ -157,6 +157,17 @@ class Teacher(Group):
         return value
 
 
+class ToolModel(Group):
+    """The model that plays the tools where they are simulated."""
+
+    model: str
+    """a model behind an OpenAI-compatible address"""
+    base_url: str
+    """its address; empty = OPENAI_BASE_URL, else the vendor's own"""
+    temperature: Annotated[float, Field(ge=0, le=1)]
+    """sampling temperature of its first try; further tries are warmer"""
+
+
 class Judges(Group):
     """Models that vote on what the filters let pass."""
 

@@ -27,6 +27,7 @@ from muarl_cli.settings.groups import (
     TaskRefs,
     Teacher,
     Tiny,
+    ToolModel,
     User,
 )
 
@@ -94,9 +95,18 @@ class SynthColdstart(Conversations):
     """words of one message of the agent, for verified ones"""
     max_similarity: Annotated[float, Field(gt=0.6, le=1)]
     """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
-    judges: Judges
+    judge: Judges
+    tools: Literal["executable", "simulated"]
+    """who answers tool calls: the tools, or a model that plays them from a small database"""
+    tool: ToolModel
     max_attempts: Annotated[float, Field(ge=1)]
     """conversations held at most, as a multiple of count, before giving up"""
+
+    @model_validator(mode="after")
+    def _played(self) -> Self:
+        if (self.tools == "simulated") != bool(self.tool.model):
+            raise ValueError("tools=simulated needs tool.model, and only then has it a use")
+        return self
 
     @field_validator("scenarios")
     @classmethod
@@ -305,6 +315,8 @@ FREE_KEYS = frozenset(
         "user.base_url",
         "user.cassette",
         "teacher.base_url",
+        "judge.base_url",
+        "tool.base_url",
         "base_url",
         "stop_after_seconds",
         "keep",

@@ -15,7 +15,8 @@ from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.protocols import ToolResult
 from muarl_cli.conversation.tools import Toolbox, ToolCall
 from muarl_cli.scoring.trace import Step, read
-from muarl_cli.verification.subject import SIMULATED, Filter, Reason, Subject
+from muarl_cli.verification.subject import Filter, Reason, Subject
+from muarl_cli.worlds.memory import SIMULATED
 
 
 @dataclass(frozen=True)

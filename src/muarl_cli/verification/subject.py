@@ -19,13 +19,11 @@ from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.scoring.findings import Layered
 from muarl_cli.scoring.layers import judge
 from muarl_cli.scoring.trace import Trace, read
+from muarl_cli.worlds.memory import SIMULATED
 from muarl_cli.worlds.scenario import Task
 
 if TYPE_CHECKING:
     from muarl_cli.verification.replay import Replayed
-
-SIMULATED = "simulated"
-"""tag on an answer that a model gave in place of the tool (`worlds.simulated`)"""
 
 
 class Filter(StrEnum):
