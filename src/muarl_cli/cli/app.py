@@ -19,7 +19,9 @@ from muarl_cli.cli import (
     compare,
     config,
     evaluate,
+    export,
     gate,
+    import_,
     ls,
     play,
     report,
@@ -130,6 +132,10 @@ _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("verify", verify.verify, verify, _TOOLS)
 _add("review", review.review, review, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+app.add_typer(
+    import_.app, name="import", rich_help_panel=_TOOLS, short_help="Bring conversations from elsewhere into a run."
+)
+app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="Conversations as rows for other trainers.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 

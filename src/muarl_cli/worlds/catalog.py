@@ -12,6 +12,8 @@ from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
 SOURCES = ("builtin", "tau2")
+DESCRIBED = (".yaml", ".yml", ".json")
+"""a source that is a file: a scenario that is only described (`worlds.described`)"""
 PLANNED = ("mcp", "tau1", "bfcl", "acebench")
 
 
@@ -25,6 +27,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.tau2 import tau2_scenario
 
         return tau2_scenario(name)
+    if source.endswith(DESCRIBED):
+        from muarl_cli.worlds.described import described
+
+        return described(source)
     known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
         f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
