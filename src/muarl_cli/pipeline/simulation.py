@@ -68,7 +68,7 @@ class Simulation:
             prompt,
             seed=seed,
             temperature=self._temperature,
-            real=world,
+            real=world if getattr(scenario, "executable", True) else None,
         )
 
     async def close(self) -> None:

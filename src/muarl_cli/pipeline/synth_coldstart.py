@@ -7,6 +7,7 @@ every conversation, with its reason.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
 from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of
+from muarl_cli.pipeline.queries import write_queries
 from muarl_cli.pipeline.simulation import simulation_of
 from muarl_cli.pipeline.verification import CARD_TEXT, Gate, write_card
 from muarl_cli.records.journal import Journal
@@ -28,7 +30,7 @@ from muarl_cli.records.verdicts import write_verdicts
 from muarl_cli.settings.models import FREE_KEYS, SynthColdstart
 from muarl_cli.verification.card import refused_for
 from muarl_cli.verification.coverage import by_coverage
-from muarl_cli.worlds.catalog import scenario_of
+from muarl_cli.worlds.catalog import DESCRIBED, scenario_of
 from muarl_cli.worlds.domain import BUILTIN
 from muarl_cli.worlds.scenario import Scenario
 
@@ -43,6 +45,7 @@ def chosen(wanted: str) -> list[Scenario]:
         return [scenario_of(*place) for place in ORDER[: int(wanted)]]
     known = {name: (source, name) for source, name in ORDER}
     names = wanted.split(",")
+    known |= {name: (name, Path(name).stem) for name in names if name.endswith(DESCRIBED)}
     if unknown := [name for name in names if name not in known]:
         raise MuarlError(
             f"unknown scenario {unknown[0]!r}", next_step=f"in this order: {', '.join(known)}", code=ExitCode.USAGE
@@ -67,6 +70,9 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         if settings.scenarios.isdigit() and int(settings.scenarios) > len(scenarios):
             talk.say(f"{settings.scenarios} scenarios asked for, {len(scenarios)} are there")
         talk.say("scenarios: " + ", ".join(s.name for s in scenarios))
+        if settings.queries == "written":
+            scenarios = asyncio.run(_written(settings, scenarios, out))
+            talk.say("queries: " + ", ".join(f"{len(s.tasks(settings.split))} for {s.name}" for s in scenarios))
         with EpisodeLog.open(out) as log:
             for line in log.report.lines():
                 talk.warn(line)
@@ -127,6 +133,17 @@ def _teacher(settings: SynthColdstart, out: Path, lapses: Journal) -> Agents:
     chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
     options = {"temperature": own.temperature, "max_turn_tokens": settings.limits.max_turn_tokens}
     return Agents("policy", fixed=Teachers(chat, record=lapses.add, **options), chat=chat)
+
+
+async def _written(settings: SynthColdstart, scenarios: list[Scenario], out: Path) -> list[Scenario]:
+    """The scenarios with queries of the teacher model as their tasks, more than are needed by a quarter."""
+    own = settings.teacher
+    each = math.ceil(1.25 * settings.count / len(scenarios))
+    chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
+    try:
+        return await write_queries(scenarios, settings.split, each, chat, out, settings.seed)
+    finally:
+        await chat.wire.close()
 
 
 def _lapses(journal: Journal) -> dict[str, int]:

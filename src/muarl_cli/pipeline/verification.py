@@ -63,6 +63,8 @@ class Gate:
         verified = verify(subject, self._checks)
         if verified.accepted and self._seen is not None:
             verified = verified.plus(Filter.DUPLICATE, self._duplicate(self._seen, subject.episode))
+        if verified.accepted and self._committee is None and subject.task and subject.task.extra.get("unchecked"):
+            verified = verified.plus(Filter.JUDGES, [Reason(Filter.JUDGES, "needed", "no gold state, and no judges")])
         if verified.accepted and self._committee is not None:
             verified = verified.plus(Filter.JUDGES, await self._committee.judge(subject))
         if (review := self._reviews.get(subject.episode.episode_id)) is not None:

@@ -96,6 +96,8 @@ class SynthColdstart(Conversations):
     max_similarity: Annotated[float, Field(gt=0.6, le=1)]
     """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
     judge: Judges
+    queries: Literal["template", "written"]
+    """where tasks come from: the scenario's generator, or the teacher model, which writes queries and personas"""
     tools: Literal["executable", "simulated"]
     """who answers tool calls: the tools, or a model that plays them from a small database"""
     tool: ToolModel
@@ -106,6 +108,8 @@ class SynthColdstart(Conversations):
     def _played(self) -> Self:
         if (self.tools == "simulated") != bool(self.tool.model):
             raise ValueError("tools=simulated needs tool.model, and only then has it a use")
+        if self.queries == "written" and not (self.teacher.model and self.user.backend in ("llm", "hf")):
+            raise ValueError("queries=written needs teacher.model to write them and an llm or hf user to play them")
         return self
 
     @field_validator("scenarios")

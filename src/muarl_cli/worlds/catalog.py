@@ -14,6 +14,8 @@ from muarl_cli.worlds.scenario import Scenario, Task
 SOURCES = ("builtin", "tau2")
 DESCRIBED = (".yaml", ".yml", ".json")
 """a source that is a file: a scenario that is only described (`worlds.described`)"""
+QUERIES = ".jsonl"
+"""a source that is a file of queries which a model wrote (`worlds.written`)"""
 PLANNED = ("mcp", "tau1", "bfcl", "acebench")
 
 
@@ -27,6 +29,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.tau2 import tau2_scenario
 
         return tau2_scenario(name)
+    if source.endswith(QUERIES):
+        from muarl_cli.worlds.written import written
+
+        return written(source, name)
     if source.endswith(DESCRIBED):
         from muarl_cli.worlds.described import described
 

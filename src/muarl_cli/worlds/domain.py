@@ -85,7 +85,8 @@ class Domain:
     def memory(self, task: Task, seed: int) -> Tables:
         """The part of the database that a task is about, for a model that plays the tools."""
         values = [leaf for call in task.gold for leaf in leaves(call.arguments)]
-        values += [leaf for goal in goals_of(task.brief) for row in (goal.slots, goal.final) for leaf in leaves(row)]
+        goals = goals_of(task.brief) if "goals" in task.brief else ()
+        values += [leaf for goal in goals for row in (goal.slots, goal.final) for leaf in leaves(row)]
         return cut(self._tables, self._module.OWNER, values, seed)
 
     def world(self, task: Task) -> StoreWorld:
