@@ -18,6 +18,7 @@ from muarl_cli.engines.chat import (
     ChatSampling,
     Finish,
     RawCall,
+    Reply,
     assistant_message,
     numbered,
     tool_message,
@@ -48,14 +49,19 @@ class OpenAIAgents:
         return {"kind": "openai", "model": self.chat.model, "revision": self._revision, "weight_version": 0}
 
     def open(self, stage: Stage, task: Any) -> AgentSession:
-        return _Session(self.chat, stage, self._sampling)
+        return ChatSession(self.chat, stage, self._sampling)
 
-    def _sampling(self, stage: Stage, turn: int) -> ChatSampling:
-        seed = derive_seed(stage.seed, "agent", turn) if self._send_seed else None
-        return ChatSampling(self._temperature, self._max_tokens, self._top_p, seed)
+    def _sampling(self, stage: Stage, turn: int, attempt: int = 0) -> ChatSampling:
+        """The sampling of a turn; another attempt at it is warmer and has another seed."""
+        parts = (stage.seed, "agent", turn, *([attempt] if attempt else []))
+        seed = derive_seed(*parts) if self._send_seed else None
+        warmer = min(1.5, max(self._temperature, 0.4) + 0.3 * attempt) if attempt else self._temperature
+        return ChatSampling(warmer, self._max_tokens, self._top_p, seed)
 
 
-class _Session:
+class ChatSession:
+    """The agent of one episode, behind a chat model."""
+
     def __init__(self, chat: ChatModel, stage: Stage, sampling: Any) -> None:
         self._chat, self._stage, self._sampling = chat, stage, sampling
         self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}] if stage.policy else []
@@ -65,12 +71,19 @@ class _Session:
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         for event in news:
             self._take(event)
-        sampling = self._sampling(self._stage, self._turns)
-        self._turns += 1
+        return self._keep(await self._reply(0))
+
+    async def _reply(self, attempt: int, notice: str = "") -> Reply:
+        """What the model says next; `notice` stands behind the conversation this once."""
+        messages = [*self._messages, {"role": "user", "content": notice}] if notice else self._messages
         try:
-            reply = await self._chat.reply(self._messages, sampling, self._offered)
+            return await self._chat.reply(messages, self._sampling(self._stage, self._turns, attempt), self._offered)
         except ContextOverflow as overflow:
             raise AgentLimit(f"context: {overflow}") from overflow
+
+    def _keep(self, reply: Reply) -> AgentTurn:
+        """Take a reply into the history; the turn that it is."""
+        self._turns += 1
         calls = tuple(self._call(raw) for raw in reply.calls)
         self._messages.append(assistant_message(reply.text, calls))
         return AgentTurn(text=reply.text, calls=calls, cut=reply.finish is Finish.LENGTH, usage=reply.usage)

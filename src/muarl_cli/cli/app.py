@@ -20,6 +20,7 @@ from muarl_cli.cli import (
     compare,
     config,
     evaluate,
+    export,
     gate,
     import_,
     leaks,
@@ -27,6 +28,7 @@ from muarl_cli.cli import (
     play,
     report,
     rescore,
+    review,
     rl_train,
     rollout,
     serve,
@@ -35,6 +37,7 @@ from muarl_cli.cli import (
     status,
     synth_coldstart,
     users,
+    verify,
 )
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -132,8 +135,11 @@ _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
+_add("verify", verify.verify, verify, _TOOLS)
+_add("review", review.review, review, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
-app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Real conversations, official trajectories.")
+app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Bring conversations from elsewhere into a run.")
+app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="Conversations as rows for other trainers.")
 app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

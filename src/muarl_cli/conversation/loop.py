@@ -142,7 +142,7 @@ class _Talk:
             self._say(turn)
         self.heard[Actor.AGENT] = len(self.log.events)
         for place, call in enumerate(turn.calls):
-            await self._execute(call, Actor.AGENT, self.toolbox, ("same_turn",) if place else ())
+            await self._execute(call, Actor.AGENT, self.toolbox, ("same_turn",) if place else turn.tags)
         if turn.stop:
             if self.agent_may_stop:
                 raise _Ended(EndReason.AGENT_STOP)
@@ -150,7 +150,7 @@ class _Talk:
         return not turn.calls
 
     def _say(self, turn: AgentTurn) -> None:
-        tags = (("beside_calls",) if turn.calls else ()) + (("cut",) if turn.cut else ())
+        tags = (("beside_calls",) if turn.calls else turn.tags) + (("cut",) if turn.cut else ())
         self._add(Actor.AGENT, Kind.SAY, turn.text, tags=tags)
 
     async def _user_turn(self) -> None:

@@ -101,6 +101,8 @@ class AgentTurn:
     """the agent ends the conversation, where the scenario lets it"""
     cut: bool = False
     """the turn hit its token limit before its end-of-turn token"""
+    tags: tuple[str, ...] = ()
+    """what the log should know of how the turn came about: "teacher:malformed" """
     usage: Usage = field(default_factory=Usage)
 
 

@@ -161,9 +161,11 @@ class Player:
         log: EpisodeLog,
         around: Around | None = None,
         judge: AssertionJudge | None = None,
+        remote_worlds: bool = False,
     ) -> None:
+        """`remote_worlds`: tools are answered from outside of this process."""
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
-        self.around, self.judge = around, judge
+        self.around, self.judge, self.remote_worlds = around, judge, remote_worlds
         self._probed = False
 
     async def __aenter__(self) -> Self:
@@ -201,7 +203,7 @@ class Player:
 
     def _immediate(self) -> bool:
         """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
-        return self.agents.fixed is None and not self.users.remote
+        return self.agents.fixed is None and not self.users.remote and not self.remote_worlds
 
     async def _in_waves(
         self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None

@@ -179,6 +179,26 @@ class Teacher(Group):
         return value
 
 
+class ToolModel(Group):
+    """The model that plays the tools where they are simulated."""
+
+    model: str
+    """a model behind an OpenAI-compatible address"""
+    base_url: str
+    """its address; empty = OPENAI_BASE_URL, else the vendor's own"""
+    temperature: Annotated[float, Field(ge=0, le=1)]
+    """sampling temperature of its first try; further tries are warmer"""
+
+
+class Judges(Group):
+    """Models that vote on what the filters let pass."""
+
+    models: Names
+    """models of the committee, behind one address; empty = no committee. More than half must accept"""
+    base_url: str
+    """OpenAI-compatible address of the judges; empty = OPENAI_BASE_URL, else the vendor's own"""
+
+
 class Tiny(Group):
     """The tiny model that `sft` makes from nothing where no model is named."""
 

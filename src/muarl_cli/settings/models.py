@@ -19,6 +19,7 @@ from muarl_cli.settings.groups import (
     CountOrNone,
     Group,
     Judge,
+    Judges,
     Limits,
     Names,
     NotNegative,
@@ -29,6 +30,7 @@ from muarl_cli.settings.groups import (
     TaskRefs,
     Teacher,
     Tiny,
+    ToolModel,
     User,
 )
 
@@ -89,10 +91,30 @@ class SynthColdstart(Conversations):
     split: str
     """the split whose tasks are demonstrated"""
     teacher: Teacher
-    accept: Literal["outcome", "all"]
-    """what is verified before a trajectory is accepted: outcome = reward 1; all = every valid one, failures included"""
+    accept: Literal["verified", "outcome", "all"]
+    """what is accepted: verified = what passes every filter; outcome = reward 1; all = every valid one, failures too"""
+    order: Literal["coverage", "file"]
+    """which tasks come first: coverage = those that need a tool or a pair of them not seen yet; file = as they are"""
+    max_message_words: Count
+    """words of one message of the agent, for verified ones"""
+    max_similarity: Annotated[float, Field(gt=0.6, le=1)]
+    """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
+    judge: Judges
+    queries: Literal["template", "written"]
+    """where tasks come from: the scenario's generator, or the teacher model, which writes queries and personas"""
+    tools: Literal["executable", "simulated"]
+    """who answers tool calls: the tools, or a model that plays them from a small database"""
+    tool: ToolModel
     max_attempts: Annotated[float, Field(ge=1)]
     """conversations held at most, as a multiple of count, before giving up"""
+
+    @model_validator(mode="after")
+    def _played(self) -> Self:
+        if (self.tools == "simulated") != bool(self.tool.model):
+            raise ValueError("tools=simulated needs tool.model, and only then has it a use")
+        if self.queries == "written" and not (self.teacher.model and self.user.backend in ("llm", "hf")):
+            raise ValueError("queries=written needs teacher.model to write them and an llm or hf user to play them")
+        return self
 
     @field_validator("scenarios")
     @classmethod
@@ -355,13 +377,14 @@ FREE_KEYS = frozenset(
         "user.base_url",
         "user.cassette",
         "teacher.base_url",
+        "judge.base_url",
+        "tool.base_url",
         "base_url",
         "acebench_dir",
         "engines",
         "stop_after_seconds",
         "keep",
         "save_every",
-        "judge.base_url",
         "checkouts.tau1_root",
         "checkouts.tau2_python",
     }

@@ -5,7 +5,7 @@ Invariant: a source that is not installed is an error that says how to get it, n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from muarl_cli.errors import ExitCode, MuarlError
@@ -13,6 +13,10 @@ from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
 SOURCES = ("builtin", "tau2", "tau1", "bfcl", "acebench")
+DESCRIBED = (".yaml", ".yml", ".json")
+"""a source that is a file: a scenario that is only described (`worlds.described`)"""
+QUERIES = ".jsonl"
+"""a source that is a file of queries which a model wrote (`worlds.written`)"""
 PLANNED = ("mcp",)
 
 
@@ -42,6 +46,14 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.imported import imported
 
         return imported(source, name)
+    if source.endswith(QUERIES):
+        from muarl_cli.worlds.written import written
+
+        return written(source, name)
+    if source.endswith(DESCRIBED):
+        from muarl_cli.worlds.described import described
+
+        return described(source)
     known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
         f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
@@ -60,3 +72,21 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
         for task in tasks:
             found.setdefault((task.source, task.scenario, task.id), (scenario, task))
     return list(found.values())
+
+
+def benchmark_sets() -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
+    """Every task set that is for testing and is installed here: the built-in test and dev splits, and all splits of the
+    benchmarks. What is not installed is left out."""
+    from muarl_cli.benchmarks.provider import providers
+    from muarl_cli.worlds.domain import BUILTIN
+
+    places: list[tuple[str, str, tuple[str, ...]]] = [("builtin", name, ("test", "dev")) for name in BUILTIN]
+    ready = [provider for provider in providers().values() if provider.status().ready]
+    places += [(provider.name, domain, ()) for provider in ready for domain in provider.domains]
+    for source, name, splits in places:
+        try:
+            scenario = scenario_of(source, name)
+            for split in splits or scenario.splits():
+                yield f"{source}:{name}:{split}", scenario, scenario.tasks(split)
+        except (MuarlError, ModuleNotFoundError):
+            continue

@@ -24,6 +24,7 @@ from muarl_cli.hashing import digest
 from muarl_cli.worlds.generator import SHAPES, SPLIT_SIZES, TaskGenerator
 from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import Language, language_from, value_text
+from muarl_cli.worlds.memory import Tables, cut, leaves, schema_of
 from muarl_cli.worlds.scenario import Outcome, Task
 from muarl_cli.worlds.store import Base
 from muarl_cli.worlds.toolkit import StoreWorld
@@ -81,6 +82,18 @@ class Domain:
     @cached_property
     def _base(self) -> Base:
         return Base(self._tables)
+
+    @cached_property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON Schema of the database."""
+        return schema_of(self._tables)
+
+    def memory(self, task: Task, seed: int) -> Tables:
+        """The part of the database that a task is about, for a model that plays the tools."""
+        values = [leaf for call in task.gold for leaf in leaves(call.arguments)]
+        goals = goals_of(task.brief) if "goals" in task.brief else ()
+        values += [leaf for goal in goals for row in (goal.slots, goal.final) for leaf in leaves(row)]
+        return cut(self._tables, self._module.OWNER, values, seed)
 
     def world(self, task: Task) -> StoreWorld:
         return StoreWorld(self._base, self._module.TOOLS, self._module.OWNER)
