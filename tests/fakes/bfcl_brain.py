@@ -19,7 +19,7 @@ MODEL = "muarl-test-FC"
 class BfclBrain:
     """Knows entries as the package's worker loads them (`turns`, `gold`), found again by their questions."""
 
-    models = (MODEL,)
+    models = (MODEL, MODEL.removesuffix("-FC"))  # the V3 handler takes the suffix off
 
     def __init__(self, entries: Sequence[Mapping[str, Any]], together: bool = False) -> None:
         self._together = together
