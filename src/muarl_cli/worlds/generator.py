@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from muarl_cli.worlds.goals import Change, Goal
-from muarl_cli.worlds.language import Language
+from muarl_cli.worlds.language import Language, value_text
 from muarl_cli.worlds.scenario import GoldCall, Task
 
 SPLIT_SIZES = {"test": 240, "dev": 120, "train": 2400}
@@ -29,8 +29,17 @@ TELL_SHARE = 0.7
 class TaskGenerator:
     """Draws the tasks of one domain."""
 
-    def __init__(self, name: str, language: Language, module: ModuleType, tables: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        language: Language,
+        module: ModuleType,
+        tables: Mapping[str, Any],
+        source: str = "builtin",
+        sizes: Mapping[str, int] = SPLIT_SIZES,
+    ) -> None:
         self.name, self.language, self.module, self.tables = name, language, module, tables
+        self.source, self.sizes = source, sizes
         self._subjects = module.subjects(tables)
         self._task_hashes: set[str] = set()
         self._write_hashes: set[str] = set()
@@ -38,7 +47,7 @@ class TaskGenerator:
     def splits(self, up_to: str) -> dict[str, tuple[Task, ...]]:
         """The splits from the first one up to and including `up_to`."""
         drawn: dict[str, tuple[Task, ...]] = {}
-        for split, size in SPLIT_SIZES.items():
+        for split, size in self.sizes.items():
             drawn[split] = self._split(split, size)
             if split == up_to:
                 break
@@ -109,7 +118,7 @@ class TaskGenerator:
         if change and kind == "write" and intent.changes:
             slot = rng.choice(intent.changes)
             planned = Change(slot, self.module.other_value(rng, slot, slots[slot]))
-        needed = {slot: slots[slot] for slot in intent.slots}
+        needed = {slot: slots[slot] for slot in (*intent.slots, *intent.derived) if slot in slots}
         return Goal(intent.name, needed, tuple(tell), unknown, planned, refused)
 
     def _task(self, split: str, number: int, goals: list[Goal]) -> Task:
@@ -118,18 +127,18 @@ class TaskGenerator:
         for goal in goals:
             intent = self.language.intents[goal.intent]
             final = goal.final
-            gold.append(GoldCall(intent.read, {name: final[name] for name in intent.read_arguments}))
+            gold.append(GoldCall(intent.read, self.language.read_call(intent, final)))
             if goal.refused:
                 continue
-            write = GoldCall(intent.write, self.language.write_call(intent, final))
-            writes.append(write)
-            gold.append(write)
+            carried_out = [GoldCall(tool, arguments) for tool, arguments in self.language.writes(intent, final)]
+            writes += carried_out
+            gold += carried_out
             if intent.then_transfer:
                 gold.append(GoldCall("transfer_to_human_agents", {"summary": final.get("topic", intent.name)}))
         family = "+".join(sorted(("!" if g.refused else "") + g.intent for g in goals))
         return Task(
             id=f"{self.name}-{split}-{number:04d}",
-            source="builtin",
+            source=self.source,
             scenario=self.name,
             split=split,
             family=family,
@@ -137,6 +146,7 @@ class TaskGenerator:
             initial={"base": f"{self.name}/1"},
             gold=tuple(gold),
             gold_writes=tuple(writes),
+            communicate=tuple(value_text(g.slots["answer"]) for g in goals if self.language.intents[g.intent].asks),
         )
 
 
