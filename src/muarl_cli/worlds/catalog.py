@@ -11,8 +11,8 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2")
-PLANNED = ("mcp", "tau1", "bfcl", "acebench")
+SOURCES = ("builtin", "mcp", "tau2")
+PLANNED = ("tau1", "bfcl", "acebench")
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -21,6 +21,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.domain import builtin
 
         return builtin(name)
+    if source == "mcp":
+        from muarl_cli.worlds.mcp.scenario import mcp_scenario
+
+        return mcp_scenario(name)
     if source == "tau2":
         from muarl_cli.benchmarks.tau2 import tau2_scenario
 

@@ -24,7 +24,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.worlds.generator import SPLIT_SIZES, TaskGenerator
 from muarl_cli.worlds.goals import goals_of
-from muarl_cli.worlds.language import Language, language_from, value_text
+from muarl_cli.worlds.language import Language, language_from, said, value_text
 from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
 from muarl_cli.worlds.store import Base
 from muarl_cli.worlds.toolkit import StoreWorld
@@ -94,12 +94,11 @@ class Domain:
             for e in events
         )
         wanted = any(call.name == "transfer_to_human_agents" for call in task.gold)
-        state_ok, transfer_ok = final == gold, handed_over == wanted
-        return Outcome(
-            float(state_ok and transfer_ok),
-            StateHashes(self.world(task).fingerprint(), final, gold),
-            {"state": state_ok, "transfer": transfer_ok},
-        )
+        detail = {"state": final == gold, "transfer": handed_over == wanted}
+        if task.communicate:
+            words = " ".join(e.text for e in events if e.actor is Actor.AGENT and e.heard_by_user())
+            detail["told"] = all(said(text, words) for text in task.communicate)
+        return Outcome(float(all(detail.values())), StateHashes(self.world(task).fingerprint(), final, gold), detail)
 
     def gold_fingerprint(self, task: Task, too_late: bool = False) -> str:
         """Fingerprint of the state after the gold calls; a gold call that fails is an error of the task's author.

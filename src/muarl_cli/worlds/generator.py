@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.worlds.goals import Change, Goal
 from muarl_cli.worlds.language import Language, value_text
 from muarl_cli.worlds.scenario import GoldCall, Task
@@ -22,6 +23,8 @@ SHAPES = {("write",): 30, ("write", "write"): 50, ("refused", "write"): 12, ("re
 CHANGE_SHARE = 0.65
 """share of tasks in which the user changes their mind: what separates an agent that asks from one that does not"""
 UNKNOWN_SHARE = 0.12
+MOST_IN_VAIN = 20_000
+"""draws in a row that bring no new task, before a domain is held to be too small"""
 TELL_SHARE = 0.7
 """share of the needed facts that the user tells with the opening"""
 
@@ -56,15 +59,28 @@ class TaskGenerator:
     def _split(self, split: str, size: int) -> tuple[Task, ...]:
         rng = random.Random(f"{self.name}/tasks/{split}")
         tasks: list[Task] = []
+        in_vain = 0
         while len(tasks) < size:
             task = self._draw(rng, split, len(tasks))
             if task is None or task.task_hash in self._task_hashes or task.gold_write_hash in self._write_hashes:
+                in_vain += 1
+                if in_vain > MOST_IN_VAIN:
+                    raise self._too_few(split, len(tasks))
                 continue
+            in_vain = 0
             self._task_hashes.add(task.task_hash)
             if task.gold_write_hash:
                 self._write_hashes.add(task.gold_write_hash)
             tasks.append(task)
         return tuple(tasks)
+
+    def _too_few(self, split: str, found: int) -> MuarlError:
+        return MuarlError(
+            f"{self.source}:{self.name} has no more than {found} different {split} tasks",
+            why=f"{MOST_IN_VAIN} further draws brought nothing new",
+            next_step="give it more values or intents, or smaller `sizes`",
+            code=ExitCode.BAD_DATA,
+        )
 
     def _draw(self, rng: random.Random, split: str, number: int) -> Task | None:
         shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
@@ -101,6 +117,8 @@ class TaskGenerator:
             and (kind == "write" or intent.refuse)
             and not (intent.then_transfer and intent.write in {self.language.intents[t].write for t in taken})
         ]
+        if not intents:
+            return None
         intent = rng.choices(intents, [i.weight for i in intents])[0]
         wish = "possible" if kind == "write" else "refused"
         drawn = self.module.draw(rng, intent.name, subject, self.tables, wish, used)
