@@ -29,7 +29,8 @@ from muarl_cli.worlds.scenario import GoldCall
 READY = 2
 """processes started at once; more follow where an episode has waited"""
 GROW_AFTER = 2.0
-"""seconds an episode waits before another process is started for it: starting one costs a second of a core"""
+"""seconds in which no process comes back before an episode that waits gets one more: where agents think for long,
+processes stand idle and more of them help; where they are busy, more of them only cost"""
 EPISODES = 500
 """a process is replaced after this many episodes, so that a leak of a server stays small"""
 TRIES = 3
@@ -49,6 +50,7 @@ class Pool:
         self._holders: Counter[int] = Counter()
         self._held: dict[Process, int] = {}
         self._made = 0
+        self._last_return = 0.0
         self._referee: Process | None = None
         self._judging = asyncio.Lock()
         self._tools: tuple[ToolSpec, ...] = ()
@@ -143,7 +145,8 @@ class Pool:
                 async with asyncio.timeout(GROW_AFTER):
                     await waiter
             except TimeoutError:
-                if len(self._all) + self._coming < self.server.processes:
+                quiet = asyncio.get_running_loop().time() - self._last_return >= GROW_AFTER
+                if quiet and len(self._all) + self._coming < self.server.processes:
                     return await self._start_for_episode()
             finally:
                 with suppress(ValueError):
@@ -157,6 +160,7 @@ class Pool:
 
     def give_back(self, process: Process) -> None:
         """The episode is over; the process serves the next one unless it is in doubt or worn out."""
+        self._last_return = asyncio.get_running_loop().time()
         holder = self._held.pop(process, 0)
         self._holders[holder] -= 1
         if not self._holders[holder]:

@@ -35,15 +35,31 @@ class Seed:
     def fingerprint(self) -> str:
         return fingerprint(self.tables)
 
+    @cached_property
+    def _bodies(self) -> dict[str, bytes | None]:
+        """Everything in the seed by its name: bytes, None for a directory."""
+        return {
+            path.relative_to(self.folder).as_posix(): None if path.is_dir() else path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+        }
+
     def lay(self, place: Path) -> bool:
-        """Replace what lies in `place` by the seed, the directory itself kept (a server stands in it); whether the
-        hash is the seed's afterwards."""
-        for item in place.iterdir():
-            if item.is_dir() and not item.is_symlink():
-                shutil.rmtree(item)
-            else:
-                item.unlink()
-        shutil.copytree(self.folder, place, symlinks=True, dirs_exist_ok=True)
+        """Make the content of `place` that of the seed, the directory itself kept (a server stands in it); whether the
+        hash is the seed's afterwards. What is equal is left alone: most of a state is not touched by an episode."""
+        for path in sorted(place.rglob("*"), reverse=True):  # what is inside a directory comes before it
+            name, is_folder = path.relative_to(place).as_posix(), path.is_dir() and not path.is_symlink()
+            fits = name in self._bodies and (self._bodies[name] is None) == is_folder and not path.is_symlink()
+            if is_folder and not fits:
+                path.rmdir()
+            elif not is_folder and not (fits and path.read_bytes() == self._bodies[name]):
+                path.unlink()
+        for name, body in self._bodies.items():
+            target = place / name
+            if not target.exists():
+                if body is None:
+                    target.mkdir()
+                else:
+                    shutil.copy2(self.folder / name, target)
         return tree_hash(place) == self.hash
 
 

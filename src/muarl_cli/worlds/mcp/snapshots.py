@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from muarl_cli.conversation.events import Write
 from muarl_cli.worlds.store import Base, Record
@@ -121,18 +121,39 @@ def _repository(place: Path) -> _Repository:
             _KNOWN_REPOSITORIES.clear()
         head = (place / ".git" / "HEAD").read_text(encoding="utf-8").strip().removeprefix("ref: refs/heads/")
         status = _run_git(place, "status", "--porcelain", "--untracked-files=all").splitlines()
-        refs = _run_git(place, "for-each-ref", "--format=%(objectname) %(tree) %(refname:short)", "refs/heads")
+        refs = _run_git(place, "for-each-ref", "--format=%(objectname) %(refname:short)", "refs/heads")
+        commits = _commits(place)
         branches = {}
         for line in refs.splitlines():
-            commit, tree, name = line.split(" ", 2)
-            branches[name] = {"tree": tree, "messages": _messages(place, commit)}
+            commit, name = line.split(" ", 1)
+            branches[name] = {"tree": commits[commit].tree, "messages": _messages(commits, commit)}
         _KNOWN_REPOSITORIES[key] = ({"head": head, "status": status}, branches)
     return _KNOWN_REPOSITORIES[key]
 
 
-def _messages(place: Path, commit: str) -> list[str]:
-    texts = _run_git(place, "log", "--reverse", "--format=%B%x00", commit).split("\0")
-    return [text.strip() for text in texts if text.strip()]
+class _Commit(NamedTuple):
+    parents: tuple[str, ...]
+    tree: str
+    message: str
+
+
+def _commits(place: Path) -> dict[str, _Commit]:
+    """All commits of all branches by their id."""
+    found = {}
+    for row in _run_git(place, "log", "--branches", "--format=%H%x01%P%x01%T%x01%B%x00").split("\0"):
+        if row.strip():
+            name, parents, tree, message = row.strip("\n").split("\x01")
+            found[name] = _Commit(tuple(parents.split()), tree, message.strip())
+    return found
+
+
+def _messages(commits: Mapping[str, _Commit], commit: str) -> list[str]:
+    """The messages that lead to a commit along first parents, oldest first."""
+    texts = []
+    while commit:
+        texts.append(commits[commit].message)
+        commit = next(iter(commits[commit].parents), "")
+    return texts[::-1]
 
 
 def _run_git(place: Path, *arguments: str) -> str:

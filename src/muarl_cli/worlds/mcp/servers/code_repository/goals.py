@@ -1,4 +1,4 @@
-"""Twelve repositories with unfinished work, and the goals of those who work in them.
+"""Eight repositories with unfinished work, and the goals of those who work in them.
 
 Invariant: the files that are changed in the working tree are the same on every branch, so that switching never loses
 work; the two goals of a task never concern the same work or both move the checked-out branch.
@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-REPOSITORIES = (
-    "atlas", "beacon", "cobalt", "dynamo", "ember", "falcon", "granite", "harbor", "indigo", "juniper", "kestrel", "lagoon",
-)  # fmt: skip
+REPOSITORIES = ("atlas", "beacon", "cobalt", "dynamo", "ember", "falcon", "granite", "harbor")
 PEOPLE = ("nora", "paul", "rosa", "finn", "lucy", "hugo", "vera", "carl")
 FILES = (
     "api.py", "cache.py", "client.py", "config.py", "errors.py", "index.py", "loader.py", "parser.py", "queue.py",
@@ -84,8 +82,9 @@ def _repository(folder: Path, record: Mapping[str, Any]) -> None:
         (folder / file).write_text(f"{file}, not finished\n", encoding="utf-8")
     if record["staged"]:
         _git(folder, "desk", "add", record["staged"])
-    _git(folder, "desk", "gc", "--quiet", "--prune=now")
-    for left in ("logs", "hooks"):
+    _git(folder, "desk", "-c", "gc.writeCommitGraph=false", "gc", "--quiet", "--prune=now")
+    _git(folder, "desk", "status")  # the index then knows the files as they are, and is not written by the first look
+    for left in ("logs", "hooks", "info", "objects/info"):
         shutil.rmtree(folder / ".git" / left, ignore_errors=True)
 
 
