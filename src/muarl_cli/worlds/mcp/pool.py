@@ -99,12 +99,9 @@ class Pool:
         return process
 
     def _put_back(self, process: Process) -> None:
+        self._last_return = asyncio.get_running_loop().time()
         self._idle.append(process)
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
+        self._wake()
 
     async def lease(self, holder: int) -> Process:
         """A process whose directory holds the seed and nothing else, until `give_back`.
@@ -146,7 +143,7 @@ class Pool:
                     await waiter
             except TimeoutError:
                 quiet = asyncio.get_running_loop().time() - self._last_return >= GROW_AFTER
-                if quiet and len(self._all) + self._coming < self.server.processes:
+                if quiet and not self._coming and len(self._all) < self.server.processes:
                     return await self._start_for_episode()
             finally:
                 with suppress(ValueError):
@@ -160,7 +157,6 @@ class Pool:
 
     def give_back(self, process: Process) -> None:
         """The episode is over; the process serves the next one unless it is in doubt or worn out."""
-        self._last_return = asyncio.get_running_loop().time()
         holder = self._held.pop(process, 0)
         self._holders[holder] -= 1
         if not self._holders[holder]:
@@ -177,7 +173,7 @@ class Pool:
         self._wake()
 
     def _wake(self) -> None:
-        """There is room for a new process: whoever waits may start one."""
+        """Something has changed for whoever waits longest: a process is there, or there is room for a new one."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
