@@ -21,6 +21,7 @@ from muarl_cli.cli import (
     evaluate,
     gate,
     ls,
+    mcp,
     play,
     report,
     rescore,
@@ -47,6 +48,7 @@ _EXTRAS = {
     "deepspeed": "deepspeed",
     "vllm": "vllm",
     "mcp": "mcp",
+    "openpyxl": "mcp",
     "inspect_evals": "tau2",
     "inspect_ai": "tau2",
 }
@@ -127,6 +129,9 @@ _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
+
+
+app.add_typer(mcp.app, rich_help_panel=_TOOLS, short_help="MCP servers: install, list, check.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,18 +23,20 @@ from muarl_cli.records.verdicts import write_verdicts
 from muarl_cli.settings.models import FREE_KEYS, SynthColdstart
 from muarl_cli.worlds.catalog import scenario_of
 from muarl_cli.worlds.domain import BUILTIN
+from muarl_cli.worlds.mcp.scenario import SHIPPED, known_names
 from muarl_cli.worlds.scenario import Scenario
 
 STAGE = "synth-coldstart"
-ORDER = tuple(("builtin", name) for name in BUILTIN)
+ORDER = (*(("builtin", name) for name in BUILTIN), *(("mcp", name) for name in SHIPPED))
 """the printed order: `--scenarios N` takes the first N"""
 
 
 def chosen(wanted: str) -> list[Scenario]:
-    """The scenarios named by `--scenarios`; a number takes as many of the printed order as there are."""
+    """The scenarios named by `--scenarios`; a number takes as many of the printed order as there are, and scenarios of
+    server files come by name only."""
     if wanted.isdigit():
         return [scenario_of(*place) for place in ORDER[: int(wanted)]]
-    known = {name: (source, name) for source, name in ORDER}
+    known = {name: (source, name) for source, name in (*ORDER, *(("mcp", name) for name in known_names()))}
     names = wanted.split(",")
     if unknown := [name for name in names if name not in known]:
         raise MuarlError(
@@ -59,7 +61,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         scenarios = chosen(settings.scenarios)
         if settings.scenarios.isdigit() and int(settings.scenarios) > len(scenarios):
             talk.say(f"{settings.scenarios} scenarios asked for, {len(scenarios)} are there")
-        talk.say("scenarios: " + ", ".join(s.name for s in scenarios))
+        # asking for the tools starts the servers of those that have one, and says now what is not installed
+        talk.say("scenarios: " + ", ".join(f"{s.name} ({len(s.tools)} tools)" for s in scenarios))
         with EpisodeLog.open(out) as log:
             for line in log.report.lines():
                 talk.warn(line)

@@ -69,9 +69,7 @@ class Domain:
                 code=ExitCode.USAGE,
             )
         if split not in self._tasks:
-            generator = TaskGenerator(
-                self.name, self.language, self._module, self._tables, self.source, self.sizes
-            )
+            generator = TaskGenerator(self.name, self.language, self._module, self._tables, self.source, self.sizes)
             self._tasks.update(generator.splits(up_to=split))
         return self._tasks[split]
 

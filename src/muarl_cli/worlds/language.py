@@ -123,7 +123,9 @@ class Language:
 
     def read_call(self, intent: Intent, slots: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the read that stands before the intent's write."""
-        return dict(filled(intent.look, slots)) if intent.look else {name: slots[name] for name in intent.read_arguments}
+        return (
+            dict(filled(intent.look, slots)) if intent.look else {name: slots[name] for name in intent.read_arguments}
+        )
 
     def derive(self, intent: Intent, slots: Mapping[str, Any], answer: str) -> dict[str, str]:
         """What the answer to the read gives away; names whose pattern is not found there are left out."""

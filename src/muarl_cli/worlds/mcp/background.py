@@ -12,6 +12,7 @@ import atexit
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,10 +40,8 @@ class Background:
         async def close_all() -> None:
             await asyncio.gather(*(close() for close in self._at_end), return_exceptions=True)
 
-        try:
+        with suppress(TimeoutError):  # servers see the end of their input and go by themselves
             self.submit(close_all()).result(LAST_WORDS)
-        except TimeoutError:  # pragma: no cover (servers see the end of their input and go by themselves)
-            pass
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 

@@ -150,4 +150,6 @@ def _refused(row: Mapping[str, Any]) -> Refused:
 
 
 def _wrong(path: Path, why: str, next_step: str = "") -> MuarlError:
-    return MuarlError("the server file cannot be used", where=str(path), why=why, next_step=next_step, code=ExitCode.CONFIG)
+    return MuarlError(
+        "the server file cannot be used", where=str(path), why=why, next_step=next_step, code=ExitCode.CONFIG
+    )

@@ -43,7 +43,7 @@ class McpScenario(Domain):
     source = "mcp"
 
     def __init__(self, server: Server, data: Mapping[str, Any], policy: str, goals: ModuleType | ListedValues) -> None:
-        super().__init__(server.name, data, policy, goals)  # type: ignore[arg-type]  (what it takes of a module)
+        super().__init__(server.name, data, policy, goals)  # type: ignore[arg-type]
         self.server = server
         self.sizes = data.get("sizes", SIZES)
         self._coming: dict[str, Future[tuple[str, str]]] = {}
@@ -102,7 +102,7 @@ class McpTasks(McpScenario):
         self.policy, self.greeting = str(own.get("policy", "")), str(own.get("greeting", ""))
         self.compact = str(own.get("compact", server.name))
         self.rules = tuple(own.get("rules", ()))
-        self.language = None  # type: ignore[assignment]  (what asks for one can do without)
+        self.language = None  # type: ignore[assignment]
         self._module = None  # type: ignore[assignment]
         self._gold, self._coming = {}, {}
         self._tasks = _listed(server)

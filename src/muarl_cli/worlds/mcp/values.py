@@ -32,7 +32,13 @@ class ListedValues:
         return [str(value) for value in self._values[self._subject]]
 
     def draw(
-        self, rng: random.Random, intent: str, subject: str, tables: Mapping[str, Any], wish: str, used: Mapping[str, Any]
+        self,
+        rng: random.Random,
+        intent: str,
+        subject: str,
+        tables: Mapping[str, Any],
+        wish: str,
+        used: Mapping[str, Any],
     ) -> tuple[dict[str, Any], str, dict[str, str]] | None:
         """Values for an intent about this subject; None for what would have to be refused, or where one list has
         nothing but what the task's earlier goal uses."""

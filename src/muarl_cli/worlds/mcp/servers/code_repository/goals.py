@@ -23,7 +23,9 @@ FILES = (
 NEW_FILES = ("notes.md", "draft.md", "todo.md", "bench.py", "demo.py")
 BRANCHES = ("release-1", "release-2", "feature/login", "feature/search", "fix/memory", "fix/typo")
 NEW_BRANCHES = tuple(
-    f"{kind}/{what}" for kind in ("topic", "hotfix", "spike") for what in ("tokens", "colours", "startup", "uploads", "links")
+    f"{kind}/{what}"
+    for kind in ("topic", "hotfix", "spike")
+    for what in ("tokens", "colours", "startup", "uploads", "links")
 )
 MESSAGES = tuple(
     f"{verb} {what}"
@@ -66,14 +68,14 @@ def write(tables: Tables, place: Path) -> None:
 
 def _repository(folder: Path, record: Mapping[str, Any]) -> None:
     folder.mkdir()
-    main, *others = record["branches"].items()
-    _git(folder, main[1]["author"], "init", "--quiet", "--template=", "--initial-branch=main")
+    branches: Mapping[str, Mapping[str, str]] = record["branches"]
+    _git(folder, "desk", "init", "--quiet", "--template=", "--initial-branch=main")
     for file, text in record["files"].items():
         (folder / file).write_text(text, encoding="utf-8")
-    _commit(folder, *main, "first version")
-    for branch, about in others:
-        _git(folder, about["author"], "checkout", "--quiet", "-b", branch, "main")
-        _commit(folder, branch, about, f"begin {branch}")
+    for branch, about in branches.items():
+        if branch != "main":
+            _git(folder, about["author"], "checkout", "--quiet", "-b", branch, "main")
+        _commit(folder, about, "first version" if branch == "main" else f"begin {branch}")
     _git(folder, "desk", "checkout", "--quiet", "main")
     for file in record["changed"] + ([record["staged"]] if record["staged"] else []):
         path = folder / file
@@ -88,7 +90,7 @@ def _repository(folder: Path, record: Mapping[str, Any]) -> None:
         shutil.rmtree(folder / ".git" / left, ignore_errors=True)
 
 
-def _commit(folder: Path, branch: str, about: Mapping[str, str], message: str) -> None:
+def _commit(folder: Path, about: Mapping[str, str], message: str) -> None:
     (folder / "VERSION").write_text(about["version"] + "\n", encoding="utf-8")
     _git(folder, about["author"], "add", ".")
     _git(folder, about["author"], "commit", "--quiet", "--message", message)
@@ -132,10 +134,18 @@ def draw(
         return slots, _unless(possible, "nothing is staged"), {}
     if intent in ("branch", "start"):
         base = rng.choice(taken)
-        return slots | {"branch": rng.choice(free if possible else taken[1:]), "base": base}, _unless(possible, "the name is taken"), {}
+        return (
+            slots | {"branch": rng.choice(free if possible else taken[1:]), "base": base},
+            _unless(possible, "the name is taken"),
+            {},
+        )
     if intent in ("switch", "backup"):
         others = [b for b in taken[1:] if b != used.get("branch")]
-        return slots | {"branch": rng.choice(others if possible else free)}, _unless(possible, "there is no such branch"), {}
+        return (
+            slots | {"branch": rng.choice(others if possible else free)},
+            _unless(possible, "there is no such branch"),
+            {},
+        )
     if not possible:
         return None
     if intent in ("commit_pair", "commit_aside"):

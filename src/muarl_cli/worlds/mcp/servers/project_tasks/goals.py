@@ -11,14 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-THINGS = ("roof", "kitchen", "garden", "website", "catalogue", "festival", "library hall", "workshop", "exhibition", "archive room")
+THINGS = (
+    "roof",
+    "kitchen",
+    "garden",
+    "website",
+    "catalogue",
+    "festival",
+    "library hall",
+    "workshop",
+    "exhibition",
+    "archive room",
+)
 VERBS = ("measure", "order", "clean", "paint", "photograph", "insure", "test", "deliver")
 PARTS = ("the doors", "the lamps", "the tables", "the signs", "the cables", "the posters")
 NEW_VERBS = ("invite", "call", "thank")
 NEW_PARTS = ("the neighbours", "the sponsors", "the mayor", "the electrician", "the printer", "the caterer")
 DESCRIPTIONS = (
-    "two people are enough", "needs a ladder", "ask at the office first", "only in dry weather", "the key is at the gate",
-    "take pictures before and after", "not on a monday",
+    "two people are enough", "needs a ladder", "ask at the office first", "only in dry weather", 
+    "the key is at the gate", "take pictures before and after", "not on a monday",
 )  # fmt: skip
 STATUSES = ("pending", "pending", "in-progress", "in-review", "done", "cancelled")
 ALLOWED: Mapping[str, frozenset[str]] = {
