@@ -116,9 +116,7 @@ def rollout(folder: Path, agent: str, tasks: int, capsys: Any) -> dict[str, Any]
 
 
 @pytest.mark.slow
-def test_real_servers_are_played_by_every_scripted_agent(
-    servers: tuple[str, ...], tmp_path: Path, capsys: Any
-) -> None:
+def test_real_servers_are_played_by_every_scripted_agent(servers: tuple[str, ...], tmp_path: Path, capsys: Any) -> None:
     """Oracle and careful agents solve every task, hasty ones fewer, nothing ends in a fault; and the careful one keeps
     every rule of every scenario."""
     scores = {agent: rollout(tmp_path, agent, 40, capsys)["score"] for agent in ("oracle", "careful", "hasty")}

@@ -21,7 +21,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.worlds.mcp.definition import Server
 from muarl_cli.worlds.mcp.environments import program_of
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 VIRTUAL = "/data"
 """how the directory of an episode is called in arguments and answers: processes have directories of their own, and a
 log must not depend on which one it was"""
