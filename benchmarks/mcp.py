@@ -1,4 +1,4 @@
-"""Episodes a second on the MCP scenarios, with the pool and with a new server for every episode: prints one JSON object.
+"""Episodes a second on MCP scenarios, with the pool and with a new server for every episode: prints one JSON object.
 
     python benchmarks/mcp.py [--episodes 24] [--scenario shop_database]
 

@@ -28,7 +28,7 @@ def rollout(folder: Path, agent: str, tasks: int) -> float:
     sets = [word for name in SHIPPED for word in ("--tasks", f"mcp:{name}:test")]
     words = ["rollout", "--agent", agent, *sets, "--max-tasks", str(tasks), "--out", str(folder), "--json"]
     done = subprocess.run([sys.executable, "-m", "muarl_cli", *words], check=True, stdout=subprocess.PIPE, text=True)
-    return float(json.loads(done.stdout)["score"]["value"])
+    return float(json.loads(done.stdout)["score"]["mean"])
 
 
 def broken_rules(folder: Path) -> int:

@@ -22,7 +22,7 @@ from muarl_cli.conversation.protocols import World
 from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.generator import SPLIT_SIZES, TaskGenerator
+from muarl_cli.worlds.generator import SHAPES, SPLIT_SIZES, TaskGenerator
 from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import Language, language_from, said, value_text
 from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
@@ -41,6 +41,7 @@ class Domain:
 
     source = "builtin"
     sizes: Mapping[str, int] = SPLIT_SIZES
+    shapes: Mapping[tuple[str, ...], int] = SHAPES
     agent_may_stop = False
 
     def __init__(self, name: str, data: Mapping[str, Any], policy: str, tools: ModuleType) -> None:
@@ -69,7 +70,9 @@ class Domain:
                 code=ExitCode.USAGE,
             )
         if split not in self._tasks:
-            generator = TaskGenerator(self.name, self.language, self._module, self._tables, self.source, self.sizes)
+            generator = TaskGenerator(
+                self.name, self.language, self._module, self._tables, self.source, self.sizes, self.shapes
+            )
             self._tasks.update(generator.splits(up_to=split))
         return self._tasks[split]
 

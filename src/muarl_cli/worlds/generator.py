@@ -23,7 +23,7 @@ SHAPES = {("write",): 30, ("write", "write"): 50, ("refused", "write"): 12, ("re
 CHANGE_SHARE = 0.65
 """share of tasks in which the user changes their mind: what separates an agent that asks from one that does not"""
 UNKNOWN_SHARE = 0.12
-MOST_IN_VAIN = 20_000
+MOST_IN_VAIN = 3_000
 """draws in a row that bring no new task, before a domain is held to be too small"""
 TELL_SHARE = 0.7
 """share of the needed facts that the user tells with the opening"""
@@ -40,9 +40,10 @@ class TaskGenerator:
         tables: Mapping[str, Any],
         source: str = "builtin",
         sizes: Mapping[str, int] = SPLIT_SIZES,
+        shapes: Mapping[tuple[str, ...], int] = SHAPES,
     ) -> None:
         self.name, self.language, self.module, self.tables = name, language, module, tables
-        self.source, self.sizes = source, sizes
+        self.source, self.sizes, self.shapes = source, sizes, shapes
         self._subjects = module.subjects(tables)
         self._task_hashes: set[str] = set()
         self._write_hashes: set[str] = set()
@@ -83,7 +84,7 @@ class TaskGenerator:
         )
 
     def _draw(self, rng: random.Random, split: str, number: int) -> Task | None:
-        shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
+        shape = rng.choices(list(self.shapes), list(self.shapes.values()))[0]
         subject = rng.choice(self._subjects)
         changing = rng.randrange(len(shape)) if rng.random() < CHANGE_SHARE else -1
         if changing >= 0 and shape[changing] == "refused" and "write" in shape:

@@ -156,7 +156,7 @@ def test_a_language_with_missing_values_is_refused(tmp_path: Path) -> None:
     assert "no values for shop" in str(error.value)
 
 
-def test_the_cold_start_runs_on_a_server_from_a_file_alone(tmp_path: Path, capsys: Any) -> None:
+def test_the_cold_start_runs_on_a_server_from_a_file_alone(tmp_path: Path, capfd: Any) -> None:
     path = notes_file(tmp_path, scenario=LANGUAGE)
     name = yaml.safe_load(path.read_text())["name"]
     out = tmp_path / "cold"
@@ -174,9 +174,10 @@ def test_the_cold_start_runs_on_a_server_from_a_file_alone(tmp_path: Path, capsy
             "--json",
         ]
     )
-    summary = json.loads(capsys.readouterr().out)
-    assert (code, summary["accepted"], summary["held"]) == (0, 20, 20)
+    summary = json.loads(capfd.readouterr().out)
+    assert (code, summary["accepted"]) == (0, 20)
     episodes = list(iter_episodes(out))
+    assert all(episode.reward == 1.0 for episode in episodes)
     assert {e.scenario for e in episodes} == {f"mcp:{name}"}
     writes = [e.call for episode in episodes for e in episode.events if e.call and e.call.writes]
     assert writes and all(call.name == "add_note" for call in writes)
@@ -184,35 +185,35 @@ def test_the_cold_start_runs_on_a_server_from_a_file_alone(tmp_path: Path, capsy
     assert len(load_tasks([f"mcp:{name}:test"])) == 8
 
 
-def test_a_rollout_of_hasty_and_careful_agents_differs_on_such_a_server(tmp_path: Path, capsys: Any) -> None:
+def test_a_rollout_of_hasty_and_careful_agents_differs_on_such_a_server(tmp_path: Path, capfd: Any) -> None:
     path = notes_file(tmp_path, scenario=LANGUAGE)
     name = yaml.safe_load(path.read_text())["name"]
     scores = {}
     for agent in ("oracle", "hasty"):
         argv = ["rollout", "--mcp-server", str(path), "--agent", agent, "--tasks", f"mcp:{name}:test"]
         assert main([*argv, "--out", str(tmp_path / agent), "--json"]) == 0
-        scores[agent] = json.loads(capsys.readouterr().out)["score"]["value"]
+        scores[agent] = json.loads(capfd.readouterr().out)["score"]["mean"]
     assert scores["oracle"] == 1.0 and scores["hasty"] < 1.0
 
 
-def test_check_finds_gold_calls_that_do_not_work(tmp_path: Path, capsys: Any) -> None:
+def test_check_finds_gold_calls_that_do_not_work(tmp_path: Path, capfd: Any) -> None:
     good = notes_file(tmp_path)
     assert main(["mcp", "check", str(good), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)[str(good)]
+    found = json.loads(capfd.readouterr().out)[str(good)]
     assert all(row["passed"] for row in found.values()) and "add_note" in found["tools"]["seen"]
     tasks = [{"instruction": "You want it closed.", "gold": [{"refuse": {}}]}]
     bad = notes_file(tmp_path, scenario={"tasks": tasks})
     assert main(["mcp", "check", str(bad), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)[str(bad)]
+    found = json.loads(capfd.readouterr().out)[str(bad)]
     assert found["reset"]["passed"] and not found["gold calls"]["passed"]
 
 
-def test_the_scenarios_of_the_package_are_listed_without_starting_any(capsys: Any) -> None:
+def test_the_scenarios_of_the_package_are_listed_without_starting_any(capfd: Any) -> None:
     assert main(["mcp", "list", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capfd.readouterr().out)
     assert tuple(rows) == SHIPPED and not any(row["installed"] for row in rows.values())
 
 
-def test_a_server_that_is_not_installed_stops_a_stage_before_its_first_episode(tmp_path: Path, capsys: Any) -> None:
+def test_a_server_that_is_not_installed_stops_a_stage_before_its_first_episode(tmp_path: Path, capfd: Any) -> None:
     code = main(["rollout", "--agent", "oracle", "--tasks", f"mcp:{SHIPPED[0]}:test", "--out", str(tmp_path / "run")])
-    assert code == 66 and f"muarl mcp install {SHIPPED[0]}" in capsys.readouterr().err
+    assert code == 66 and f"muarl mcp install {SHIPPED[0]}" in capfd.readouterr().err

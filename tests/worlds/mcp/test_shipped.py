@@ -108,20 +108,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...
             background().submit(mcp_scenario(name).pool.close()).result(30)
 
 
-def rollout(folder: Path, agent: str, tasks: int, capsys: Any) -> dict[str, Any]:
+def rollout(folder: Path, agent: str, tasks: int, capfd: Any) -> dict[str, Any]:
     sets = [f"mcp:{name}:test" for name in SHIPPED]
     argv = ["rollout", "--agent", agent, "--max-tasks", str(tasks), "--out", str(folder / agent), "--json"]
     assert main([*argv, *(part for tasks in sets for part in ("--tasks", tasks))]) == 0
-    return dict(json.loads(capsys.readouterr().out))
+    return dict(json.loads(capfd.readouterr().out))
 
 
 @pytest.mark.slow
-def test_real_servers_are_played_by_every_scripted_agent(servers: tuple[str, ...], tmp_path: Path, capsys: Any) -> None:
+def test_real_servers_are_played_by_every_scripted_agent(servers: tuple[str, ...], tmp_path: Path, capfd: Any) -> None:
     """Oracle and careful agents solve every task, hasty ones fewer, nothing ends in a fault; and the careful one keeps
     every rule of every scenario."""
-    scores = {agent: rollout(tmp_path, agent, 40, capsys)["score"] for agent in ("oracle", "careful", "hasty")}
-    assert scores["oracle"]["value"] == scores["careful"]["value"] == 1.0
-    assert scores["hasty"]["value"] < 0.9
+    scores = {agent: rollout(tmp_path, agent, 40, capfd)["score"] for agent in ("oracle", "careful", "hasty")}
+    assert scores["oracle"]["mean"] == scores["careful"]["mean"] == 1.0
+    assert scores["hasty"]["mean"] < 0.9
     for agent in scores:
         assert all(episode.valid for episode in iter_episodes(tmp_path / agent))
     for episode in iter_episodes(tmp_path / "careful"):

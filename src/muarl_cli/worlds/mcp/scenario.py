@@ -34,6 +34,13 @@ from muarl_cli.worlds.scenario import GoldCall, Task
 SHIPPED = ("shop_database", "code_repository", "spreadsheet", "project_tasks")
 """the order in which `--scenarios N` takes them"""
 SIZES: Mapping[str, int] = {"test": 120, "dev": 60, "train": 600}
+SHAPES: Mapping[tuple[str, ...], int] = {
+    ("write",): 30,
+    ("write", "write"): 50,
+    ("refused", "write"): 14,
+    ("refused",): 2,
+}
+"""fewer tasks that doing nothing solves: the splits are small, and tasks with writes are the ones that may coincide"""
 _REGISTERED: dict[str, Path] = {}
 
 
@@ -41,6 +48,7 @@ class McpScenario(Domain):
     """A scenario whose tools are a server's; see `Scenario` for the members' meaning."""
 
     source = "mcp"
+    shapes = SHAPES
 
     def __init__(self, server: Server, data: Mapping[str, Any], policy: str, goals: ModuleType | ListedValues) -> None:
         super().__init__(server.name, data, policy, goals)  # type: ignore[arg-type]
