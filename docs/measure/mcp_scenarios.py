@@ -26,7 +26,7 @@ AGENTS = ("oracle", "careful", "hasty", "do-nothing", "transfer-only")
 def rollout(folder: Path, agent: str, tasks: int) -> float:
     """The score of an agent; raises where the stage fails or an episode ends in a fault."""
     sets = [word for name in SHIPPED for word in ("--tasks", f"mcp:{name}:test")]
-    words = ["rollout", "--agent", agent, *sets, "--max-tasks", str(tasks), "--out", str(folder), "--json"]
+    words = ["rollout", "--agent", agent, *sets, "--max-tasks", str(tasks), "--out", str(folder), "--json", "group=1"]
     done = subprocess.run([sys.executable, "-m", "muarl_cli", *words], check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(done.stdout)["score"]["mean"])
 

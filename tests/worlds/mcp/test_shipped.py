@@ -110,7 +110,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...
 
 def rollout(folder: Path, agent: str, tasks: int, capfd: Any) -> dict[str, Any]:
     sets = [f"mcp:{name}:test" for name in SHIPPED]
-    argv = ["rollout", "--agent", agent, "--max-tasks", str(tasks), "--out", str(folder / agent), "--json"]
+    argv = ["rollout", "--agent", agent, "--max-tasks", str(tasks), "--out", str(folder / agent), "--json", "group=1"]
     assert main([*argv, *(part for tasks in sets for part in ("--tasks", tasks))]) == 0
     return dict(json.loads(capfd.readouterr().out))
 
@@ -124,6 +124,13 @@ def test_real_servers_are_played_by_every_scripted_agent(servers: tuple[str, ...
     assert scores["hasty"]["mean"] < 0.9
     for agent in scores:
         assert all(episode.valid for episode in iter_episodes(tmp_path / agent))
+    again = rollout(tmp_path / "again", "careful", 40, capfd)
+    assert again["score"] == scores["careful"]
+    events = [
+        {(e.scenario, e.task_id): e.events for e in iter_episodes(folder)}
+        for folder in (tmp_path / "careful", tmp_path / "again" / "careful")
+    ]
+    assert events[0] == events[1], "another process in another directory says the same words"
     for episode in iter_episodes(tmp_path / "careful"):
         scenario = mcp_scenario(episode.scenario.removeprefix("mcp:"))
         task = next(t for t in scenario.tasks("test") if t.id == episode.task_id)

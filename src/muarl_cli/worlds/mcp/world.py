@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
 from muarl_cli.conversation.protocols import ToolFault, ToolResult
@@ -93,7 +92,3 @@ class McpWorld:
         process, self._process = self._process, None
         if process is not None:
             self._pool.give_back(process)
-
-    def run(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """The same for callers that are no coroutine."""
-        return asyncio.run(self.call(ToolCall("call", name, arguments), "agent"))
