@@ -27,6 +27,7 @@ from muarl_cli.cli import (
     rescore,
     rl_train,
     rollout,
+    serve,
     sft,
     show,
     status,
@@ -127,6 +128,7 @@ _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
+_add("serve", serve.serve, serve, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

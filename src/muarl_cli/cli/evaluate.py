@@ -14,6 +14,7 @@ from muarl_cli.cli.launch import stage_command
 evaluate = stage_command(
     "eval",
     *o.POLICY,
+    o.ENGINES,
     o.flag("bench", str, "tau2, tau1, bfcl, acebench: its leaderboard set"),
     o.flag("domain", list[str], "domain of the benchmark; repeatable", commas=True),
     o.flag("split", str, "split of the benchmark"),

@@ -117,6 +117,13 @@ def flag(name: str, kind: Any, help_text: str, setting: str = "", switch: str = 
     return Flag(name, setting or name, Annotated[kind | None, option], commas)
 
 
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine", help="vLLM server that draws the policy's turns (muarl serve); repeatable", rich_help_panel=_PARTIES
+    ),
+]
+ENGINES = Flag("engine", "engines", Engines, commas=True)
 POLICY = (Flag("model", "model", Model), Flag("base_url", "base_url", BaseUrl), Flag("agent", "agent", Agent))
 TASKS = (Flag("tasks", "tasks", Tasks, commas=True), Flag("max_tasks", "max_tasks", MaxTasks))
 WORLD = (

@@ -13,6 +13,7 @@ from muarl_cli.cli.launch import stage_command
 rl_train = stage_command(
     "rl_train",
     o.POLICY[0],
+    o.ENGINES,
     *o.TASKS,
     o.flag("steps", int, "optimiser steps; 0 = by epochs"),
     o.flag("group", int, "rollouts a task"),

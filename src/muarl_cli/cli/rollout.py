@@ -14,6 +14,7 @@ from muarl_cli.cli.launch import stage_command
 rollout = stage_command(
     "rollout",
     *o.POLICY,
+    o.ENGINES,
     *o.TASKS,
     o.flag("group", int, "rollouts a task"),
     *o.WORLD,

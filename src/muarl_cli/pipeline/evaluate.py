@@ -62,10 +62,9 @@ def plan(settings: Eval) -> dict[str, Any]:
 
 
 def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
-    in_process = settings.agent == "policy" and Path(settings.model).is_dir()
-    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(in_process)) as folder:
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(settings.in_process)) as folder:
         tasks = take(load_tasks(task_refs(settings)), settings.max_tasks)
-        seen = check_overlap(settings, tasks, talk) if in_process else []
+        seen = check_overlap(settings, tasks, talk) if settings.from_folder else []
         agents = open_agents(settings, out, talk)
         jobs = [
             job(folder.run_id, STAGE, 0, scenario, task, trial, settings.seed)

@@ -6,6 +6,7 @@ back-end that is not there) is refused before the first episode, with what would
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 from collections.abc import Callable, Mapping
@@ -49,13 +50,13 @@ class Agents:
     """a policy or a served model, which plays every scenario"""
     in_process: bool = False
     """whether turns are generated here, in batches whose composition decides the last bits"""
-    chat: Any = None
-    """the served model behind `fixed`, where there is one"""
+    wires: list[Any] = field(default_factory=list)
+    """connections to served models, which are let go in the end"""
 
     async def close(self) -> None:
-        """Let go of the connections to a served model."""
-        if self.chat is not None:
-            await self.chat.wire.close()
+        """Let go of the connections to served models."""
+        for wire in self.wires:
+            await wire.close()
 
     async def forget(self) -> None:
         """Drop what an engine in this process has cached. A wave then depends on its own jobs and weights alone, to the
@@ -242,7 +243,8 @@ def chat_model(model: str, base_url: str, prices: Mapping[str, Price], max_usd: 
 
 @dataclass
 class Policy:
-    """A model that runs in this process: the trainer's own module, or one that is only played."""
+    """A model that runs in this process: the trainer's own module, or one that is only played. Where servers draw its
+    turns and nothing is trained, only its tokenizer is here."""
 
     model: Any
     tokenizer: Any
@@ -250,13 +252,13 @@ class Policy:
     rendering: str
     dtype: str
 
-    def agent(self, settings: Any, version: str) -> Any:
-        """The model as an agent with the sampling and limits of `settings`."""
+    def agent(self, settings: Any, version: str, engine: Any = None) -> Any:
+        """The model as an agent with the sampling and limits of `settings`; without an engine it runs here."""
         from muarl_cli.agents.policy import PolicyAgent
         from muarl_cli.engines.hf import HFEngine
         from muarl_cli.training.chat_format import ChatFormat
 
-        engine = HFEngine(self.model, self.dtype, version)
+        engine = HFEngine(self.model, self.dtype, version) if engine is None else engine
         return PolicyAgent(
             engine,
             ChatFormat(self.tokenizer, self.rendering),
@@ -272,8 +274,9 @@ class Policy:
 DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
 
 
-def load_policy(model: str, rendering: str, dtype: str, talk: Talker) -> Policy:
-    """A model folder, a checkpoint or a run, verified and loaded; `auto` settings follow from the folder."""
+def load_policy(model: str, rendering: str, dtype: str, talk: Talker, weights: bool = True) -> Policy:
+    """A model folder, a checkpoint or a run, verified and loaded; `auto` settings follow from the folder. Without
+    `weights` only the tokenizer is loaded."""
     from muarl_cli.records.checkpoint import resolve_model_path
     from muarl_cli.training.tiny_model import load_model, rendering_of
     from muarl_cli.training.tokenizer import load_tokenizer
@@ -287,7 +290,32 @@ def load_policy(model: str, rendering: str, dtype: str, talk: Talker) -> Policy:
 
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     name = DTYPES[dtype]
-    return Policy(load_model(folder, name), load_tokenizer(folder), folder, rendering, name)
+    return Policy(load_model(folder, name) if weights else None, load_tokenizer(folder), folder, rendering, name)
+
+
+def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agents:
+    """The policy as the agent of a run: on the servers that `settings.engines` names, else in this process."""
+    if not settings.engines:
+        return Agents("policy", fixed=policy.agent(settings, version), in_process=True)
+    from muarl_cli.engines.vllm_server import open_servers
+    from muarl_cli.engines.wire import Wire, resolve_address
+
+    addresses = [resolve_address(url) for url in settings.engines]
+    wires = [Wire(address, connections=settings.in_flight) for address in addresses]
+    engine = asyncio.run(open_servers(wires, version, out / ".weights"))
+    return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
+
+
+async def deliver(agents: Agents, policy: Policy, version: str) -> None:
+    """Let the policy's engine draw with the weights that the policy's module has now."""
+    engine = getattr(agents.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
+    if engine.capabilities.shares_weights:
+        await engine.sync(None, version)
+        return
+    from muarl_cli.engines.canary import canary_of
+
+    adapter = hasattr(policy.model, "peft_config")
+    await engine.share(policy.model.save_pretrained, version, canary_of(policy.model, policy.dtype), adapter)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -308,8 +336,9 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     if kind != "policy":
         return Agents(kind)
     if Path(settings.model).is_dir():
-        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk)
-        return Agents(kind, fixed=policy.agent(settings, "0"), in_process=True)
+        here = not settings.engines
+        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, weights=here)
+        return open_policy(policy, settings, "0", folder)
     from muarl_cli.agents.openai_chat import OpenAIAgents
 
     chat = chat_model(settings.model, settings.base_url, settings.prices, settings.max_usd, folder)
@@ -321,7 +350,7 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             max_turn_tokens=settings.limits.max_turn_tokens,
             top_p=settings.top_p if settings.top_p < 1 else None,
         ),
-        chat=chat,
+        wires=[chat.wire],
     )
 
 

@@ -61,7 +61,8 @@ async def play(
 ) -> Episode:
     """Hold one conversation and grade it. A world with a `watch` method is told each event as it happens."""
     scenario, task = job.scenario, job.task
-    stage = stage_of(scenario, job.key.seed)
+    key = job.key  # another attempt keeps its id and draws anew: the same draws could end in the same fault
+    stage = stage_of(scenario, derive_seed(key.seed, "attempt", key.attempt) if key.attempt else key.seed)
     started = time.time()
     world = around(job, scenario.world(task)) if around else scenario.world(task)
     agent, user = agents.open(stage, task), users.open(stage, task)
@@ -84,7 +85,6 @@ async def play(
     tally = transcript.tally
     tags = {tag for e in transcript.events if e.actor is Actor.USER for tag in e.tags}
     fired = sorted(tag.removeprefix("inject:") for tag in tags if tag.startswith("inject:"))
-    key = job.key
     return Episode(
         schema=SCHEMA,
         episode_id=key.episode_id,

@@ -49,8 +49,7 @@ def plan(settings: Rollout) -> dict[str, Any]:
 
 
 def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
-    in_process = settings.agent == "policy" and Path(settings.model).is_dir()
-    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(in_process)) as folder:
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(settings.in_process)) as folder:
         tasks = take(load_tasks(settings.tasks), settings.max_tasks)
         agents = open_agents(settings, out, talk)
         jobs = [

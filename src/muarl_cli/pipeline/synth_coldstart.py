@@ -109,7 +109,7 @@ def _teacher(settings: SynthColdstart, out: Path) -> Agents:
 
     chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
     agents = OpenAIAgents(chat, temperature=own.temperature, max_turn_tokens=settings.limits.max_turn_tokens)
-    return Agents("policy", fixed=agents, chat=chat)
+    return Agents("policy", fixed=agents, wires=[chat.wire])
 
 
 def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> Iterator[Job]:

@@ -7,6 +7,7 @@ test compares the two. The docstring under a field is its help text and its desc
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -172,6 +173,8 @@ class Played(Conversations):
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    engines: Names
+    """addresses of vLLM servers that draw the policy's turns, token by token; empty = this process does"""
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -204,6 +207,16 @@ class Served(Played):
             parse_mixture(value, (POLICY, HUMAN, *SCRIPTED_AGENTS), "agent")
         return value
 
+    @property
+    def from_folder(self) -> bool:
+        """Whether the agent is a model whose folder is here, wherever its turns are drawn."""
+        return self.agent == POLICY and Path(self.model).is_dir()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a model in this process draws the agent's turns."""
+        return self.from_folder and not self.engines
+
 
 class Rollout(Served):
     """Settings of `muarl rollout`."""
@@ -235,22 +248,42 @@ class RlTrain(Played):
     """AdamW betas"""
     grad_clip: NotNegative
     """largest gradient norm; 0 = no clipping"""
-    advantage: Literal["mean", "mean_std", "loo"]
-    """reward minus group mean; that over the group's standard deviation; or reward minus the mean of the others"""
+    reward: Literal["outcome", "rubric", "gated"]
+    """what an episode is worth: 1 for the right end; the share of its task's checks that hold; or 1 for the right end
+    reached without breaking policy or safety"""
+    advantage: Literal["mean", "mean_std", "batch", "loo"]
+    """reward minus group mean; that over the group's, or the whole batch's, standard deviation; or reward minus the
+    mean of the others"""
+    credit: Literal["episode", "turn"]
+    """whether all of an episode's tokens share its advantage, or each turn gets that of what came after it"""
+    loss: Literal["token_mean", "sequence_mean", "dr_grpo", "gspo", "cispo"]
+    """policy loss and how tokens are weighed in it; training/losses.py has the formulae"""
+    loss_length: Count
+    """the constant length that dr_grpo divides by; no other loss looks at it"""
     clip_low: Annotated[float, Field(gt=0, le=1)]
     """the ratio is clipped at 1 - clip_low"""
     clip_high: Positive
     """the ratio is clipped at 1 + clip_high"""
+    dual_clip: NotNegative
+    """the loss of a negative advantage is at most this many times it; 0 = off, else above 1"""
+    adaptive_clip: NotNegative
+    """clip_high grows by this share for a group that never succeeds, by less the more it does; 0 = fixed"""
+    importance_cap: NotNegative
+    """weigh tokens by trainer's over engine's probability, at most this; 0 = off"""
+    sequence_gate: list[Positive]
+    """bounds of the geometric mean of that ratio outside which an episode teaches nothing; empty = off"""
     kl_coef: NotNegative
     """weight of the KL to the starting model in the loss; 0 = none, and no second model in memory"""
-    kl_estimator: Literal["k3"]
+    kl_estimator: Literal["k1", "k2", "k3"]
     """estimator of that KL"""
     micro_batch_tokens: Count
-    """tokens that go through the model at once, padding included; does not change the result"""
+    """tokens that go through the model at once; does not change the result"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
     refill_rounds: CountOrNone
-    """how often groups that taught nothing, and slots that ended in a fault, are replaced within a step"""
+    """how often groups that taught nothing are replaced within a step"""
+    retry_faults: CountOrNone
+    """how often a slot of a group that ended in a fault is played again"""
     save_every: CountOrNone
     """steps between two checkpoints; 0 = only at the end"""
     keep: Count
@@ -262,6 +295,20 @@ class RlTrain(Played):
     def _ends(self) -> Self:
         if not (self.epochs or self.steps or self.stop_after_seconds):
             raise ValueError("epochs, steps and stop_after_seconds are all 0: training would never take a step")
+        return self
+
+    @model_validator(mode="after")
+    def _effective(self) -> Self:
+        """Settings that the chosen loss does not look at are errors, not silence."""
+        ratio_is_clipped = self.loss in ("token_mean", "sequence_mean", "dr_grpo")
+        if 0 < self.dual_clip <= 1:
+            raise ValueError("dual_clip is 0 (off) or above 1: below, it would bound losses that were never clipped")
+        if self.dual_clip and not ratio_is_clipped:
+            raise ValueError(f"dual_clip has no effect with the loss {self.loss}: leave it at 0")
+        if self.sequence_gate and not (len(self.sequence_gate) == 2 and self.sequence_gate[0] < self.sequence_gate[1]):
+            raise ValueError("sequence_gate is two numbers, low and high, as [0.99, 1.01], or empty")
+        if self.credit == "turn" and self.advantage not in ("mean", "loo"):
+            raise ValueError("credit by turn subtracts an expectation and divides by nothing: advantage mean or loo")
         return self
 
 
@@ -300,6 +347,7 @@ FREE_KEYS = frozenset(
         "user.cassette",
         "teacher.base_url",
         "base_url",
+        "engines",
         "stop_after_seconds",
         "keep",
         "save_every",
