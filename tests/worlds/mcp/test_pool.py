@@ -102,6 +102,7 @@ async def test_a_crash_in_the_middle_of_a_write_reaches_no_other_episode(scenari
     after.close()
 
 
+@pytest.mark.slow
 async def test_a_call_past_its_time_is_a_tool_fault_and_its_late_write_is_never_seen(tmp_path: Path) -> None:
     made = notes(tmp_path, timeout=4)
     world = a_world(made)

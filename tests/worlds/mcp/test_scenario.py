@@ -185,6 +185,7 @@ def test_the_cold_start_runs_on_a_server_from_a_file_alone(tmp_path: Path, capfd
     assert len(load_tasks([f"mcp:{name}:test"])) == 8
 
 
+@pytest.mark.slow
 def test_a_rollout_of_hasty_and_careful_agents_differs_on_such_a_server(tmp_path: Path, capfd: Any) -> None:
     path = notes_file(tmp_path, scenario=LANGUAGE)
     name = yaml.safe_load(path.read_text())["name"]
@@ -196,6 +197,7 @@ def test_a_rollout_of_hasty_and_careful_agents_differs_on_such_a_server(tmp_path
     assert scores["oracle"] == 1.0 and scores["hasty"] < 1.0
 
 
+@pytest.mark.slow
 def test_check_finds_gold_calls_that_do_not_work(tmp_path: Path, capfd: Any) -> None:
     good = notes_file(tmp_path)
     assert main(["mcp", "check", str(good), "--json"]) == 0
