@@ -1,6 +1,6 @@
 """Episodes a second on MCP scenarios, with the pool and with a new server for every episode: prints one JSON object.
 
-    python benchmarks/mcp.py [--episodes 24] [--scenario shop_database]
+    python benchmarks/mcp.py [--episodes 8] [--scenario shop_database]
 
 The same episodes of the oracle agent are played twice in this process: on the pool, and on a pool that replaces its
 processes after every episode (what one has without one). Needs `muarl mcp install` once. Start-up of the first
@@ -46,7 +46,7 @@ async def play_all(scenario: McpScenario, episodes: int, in_flight: int) -> floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=24)
+    parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--scenario", choices=SHIPPED, action="append")
     options = parser.parse_args()
     result = {}

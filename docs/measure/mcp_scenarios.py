@@ -1,6 +1,6 @@
 """What scripted agents score on the four MCP scenarios, on their real servers: prints one JSON object.
 
-    python docs/measure/mcp_scenarios.py [--tasks 30]
+    python docs/measure/mcp_scenarios.py [--tasks 20]
 
 `muarl mcp install` comes first. Oracle, careful and hasty agents and the two floors play `--tasks` test tasks of each
 scenario through `muarl rollout`; then the careful agent's episodes are judged by every rule from the log alone.
@@ -43,7 +43,7 @@ def broken_rules(folder: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=30)
+    parser.add_argument("--tasks", type=int, default=20)
     tasks = parser.parse_args().tasks * len(SHIPPED)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

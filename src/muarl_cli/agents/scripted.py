@@ -195,7 +195,8 @@ class ScriptedAgent:
 
     def _read(self, intent: Intent, values: Mapping[str, Any]) -> AgentTurn | None:
         arguments = self.language.read_call(intent, values)
-        key = f"{intent.read} {arguments}"
+        # what is taken from an answer must be fresh: an earlier request may have changed it
+        key = f"{self.at if intent.derived else ''}{intent.read} {arguments}"
         if key in self.reads:
             return None
         self.reads.add(key)
