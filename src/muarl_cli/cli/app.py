@@ -25,6 +25,7 @@ from muarl_cli.cli import (
     import_,
     leaks,
     ls,
+    mcp,
     play,
     report,
     rescore,
@@ -54,6 +55,7 @@ _EXTRAS = {
     "deepspeed": "deepspeed",
     "vllm": "vllm",
     "mcp": "mcp",
+    "openpyxl": "mcp",
     "inspect_evals": "tau2",
     "inspect_ai": "tau2",
     "matplotlib": "plots",
@@ -142,6 +144,9 @@ app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Bring conversatio
 app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="Conversations as rows for other trainers.")
 app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
+
+
+app.add_typer(mcp.app, rich_help_panel=_TOOLS, short_help="MCP servers: install, list, check.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

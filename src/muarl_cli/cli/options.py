@@ -82,6 +82,10 @@ Guard = Annotated[
     bool | None,
     typer.Option("--guard", help="refuse writes that break the scenario's rules", rich_help_panel=_PARTIES),
 ]
+McpServer = Annotated[
+    list[str] | None,
+    typer.Option("--mcp-server", help="file of an MCP server, then known as mcp:NAME", rich_help_panel=_PARTIES),
+]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=_PARTIES)
 ]
@@ -138,5 +142,6 @@ CHECKOUTS = (
     flag("tau2_python", str, "interpreter that runs the TAU2 checkout", "checkouts.tau2_python"),
 )
 SEED = Flag("seed", "seed", Seed)
-TALKING = (SEED, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))
+MCP = Flag("mcp_server", "mcp_servers", McpServer)
+TALKING = (SEED, MCP, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))
 """what every stage that holds conversations is run with"""

@@ -32,20 +32,23 @@ from muarl_cli.verification.card import refused_for
 from muarl_cli.verification.coverage import by_coverage
 from muarl_cli.worlds.catalog import DESCRIBED, scenario_of
 from muarl_cli.worlds.domain import BUILTIN
+from muarl_cli.worlds.mcp.scenario import SHIPPED, known_names
 from muarl_cli.worlds.scenario import Scenario
 
 STAGE = "synth-coldstart"
-ORDER = tuple(("builtin", name) for name in BUILTIN)
-"""the printed order: `--scenarios N` takes the first N"""
+_OWN = [("builtin", name) for name in BUILTIN]
+ORDER = (*_OWN[:-1], *(("mcp", name) for name in SHIPPED), _OWN[-1])
+"""the printed order: `--scenarios N` takes the first N; the paper's five and four, then retail"""
 INVALID = "invalid"
 """how the reason begins with which an invalid episode is not accepted"""
 
 
 def chosen(wanted: str) -> list[Scenario]:
-    """The scenarios named by `--scenarios`; a number takes as many of the printed order as there are."""
+    """The scenarios named by `--scenarios`; a number takes as many of the printed order as there are, and scenarios of
+    server files come by name only."""
     if wanted.isdigit():
         return [scenario_of(*place) for place in ORDER[: int(wanted)]]
-    known = {name: (source, name) for source, name in ORDER}
+    known = {name: (source, name) for source, name in (*ORDER, *(("mcp", name) for name in known_names()))}
     names = wanted.split(",")
     known |= {name: (name, Path(name).stem) for name in names if name.endswith(DESCRIBED)}
     if unknown := [name for name in names if name not in known]:
@@ -71,7 +74,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
         scenarios = chosen(settings.scenarios)
         if settings.scenarios.isdigit() and int(settings.scenarios) > len(scenarios):
             talk.say(f"{settings.scenarios} scenarios asked for, {len(scenarios)} are there")
-        talk.say("scenarios: " + ", ".join(s.name for s in scenarios))
+        # asking for the tools starts the servers of those that have one, and says now what is not installed
+        talk.say("scenarios: " + ", ".join(f"{s.name} ({len(s.tools)} tools)" for s in scenarios))
         if settings.queries == "written":
             scenarios = asyncio.run(_written(settings, scenarios, out))
             talk.say("queries: " + ", ".join(f"{len(s.tasks(settings.split))} for {s.name}" for s in scenarios))

@@ -66,6 +66,8 @@ class StageSettings(Group):
 
     seed: Seed
     """seed of everything random in this stage"""
+    mcp_servers: Names
+    """files of MCP servers that are then known as mcp:NAME, beside those of the package"""
 
 
 class Conversations(StageSettings):

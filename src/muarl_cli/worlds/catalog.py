@@ -12,12 +12,11 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2", "tau1", "bfcl", "acebench")
+SOURCES = ("builtin", "mcp", "tau2", "tau1", "bfcl", "acebench")
 DESCRIBED = (".yaml", ".yml", ".json")
 """a source that is a file: a scenario that is only described (`worlds.described`)"""
 QUERIES = ".jsonl"
 """a source that is a file of queries which a model wrote (`worlds.written`)"""
-PLANNED = ("mcp",)
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -26,6 +25,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.domain import builtin
 
         return builtin(name)
+    if source == "mcp":
+        from muarl_cli.worlds.mcp.scenario import mcp_scenario
+
+        return mcp_scenario(name)
     if source == "tau2":
         from muarl_cli.benchmarks.tau2_sources import tau2_source
 
@@ -54,9 +57,8 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.described import described
 
         return described(source)
-    known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
-        f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
+        f"the source {source!r} is unknown", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
     )
 
 

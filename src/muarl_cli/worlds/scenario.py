@@ -99,8 +99,10 @@ class Scenario(Protocol):
     policy: str
     compact: str
     greeting: str
-    tools: tuple[ToolSpec, ...]
     agent_may_stop: bool
+
+    @property
+    def tools(self) -> tuple[ToolSpec, ...]: ...
 
     def tasks(self, split: str) -> Sequence[Task]:
         """All tasks of a split, in a fixed order; raises `MuarlError` for an unknown split."""
