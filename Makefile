@@ -1,4 +1,5 @@
 # Everything runs in the repository's own environment. `make demo` and `make test` need Python 3.11+ and nothing else.
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 # Two workers suit two cores; one thread each, or they fight over the cores.
@@ -6,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-fast lint evidence bench clean
+.PHONY: setup demo test test-fast lint evidence parity bench clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +42,20 @@ test-fast: setup
 evidence: setup
 	@test -n "$(ID)" || { echo "error: which row? next: make evidence ID=demo-scores" >&2; exit 64; }
 	$(BIN)/python docs/evidence.py $(ID)
+
+# The losses against the peers themselves, on fresh random batches. Their packages live in an environment of their own;
+# verl's own pins exclude the transformers that TRL takes, hence --no-deps.
+PARITY ?= .venv-parity
+$(PARITY)/.ready: Makefile
+	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet "torch==2.13.0" trl==1.16.0 peft
+	$(PARITY)/bin/python -m pip install --quiet --no-deps verl==0.9.1 openrlhf==0.11.2
+	$(PARITY)/bin/python -m pip install --quiet "tensordict<=0.10.0" ray codetiming hydra-core torchdata pandas pyarrow orjson
+	@touch $@
+
+parity: setup $(PARITY)/.ready
+	$(PARITY)/bin/python tests/parity/oracles.py $$RANDOM $$RANDOM $$RANDOM > $(PARITY)/fresh.json
+	MUARL_PARITY=$(abspath $(PARITY))/fresh.json $(BIN)/python -m pytest -q tests/parity
 
 bench: setup
 	@for program in benchmarks/*.py; do echo "== $$program" >&2; $(BIN)/python $$program || exit 1; done

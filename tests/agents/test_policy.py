@@ -19,7 +19,8 @@ from muarl_cli.conversation.tools import ToolCall, ToolSpec
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
 from muarl_cli.training.chat_format import ChatFormat, Rendering
-from muarl_cli.training.forward import agent_logprobs, pack
+from muarl_cli.training.forward import token_values
+from muarl_cli.training.packing import micro_batches
 from muarl_cli.training.tiny_model import TinySpec, new_model
 from muarl_cli.training.tokenizer import make_tokenizer
 
@@ -155,9 +156,9 @@ def test_the_trainer_gives_every_sampled_token_the_probability_it_was_drawn_with
         return list(await asyncio.gather(*(one(seed) for seed in range(6))))
 
     first = asyncio.run(many())
-    batch = pack([row for _, row in first], [0.0] * 6)
+    (batch,) = micro_batches([row for _, row in first], 100_000, "cpu")
     with torch.no_grad():
-        logprobs, _ = agent_logprobs(model, batch, temperature=0.9)
+        logprobs = token_values(model, batch, temperature=0.9).logprobs
     assert torch.allclose(logprobs, batch.sampled, atol=2e-5)
     assert len(batch.sampled) == sum(t.tally.agent_tokens for t, _ in first)
     assert engine._sessions == {}

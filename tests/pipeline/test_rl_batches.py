@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.protocols import Owner, TokenRow
-from muarl_cli.pipeline.rl_train import TaskStream, collect, samples_of, step_metrics, total_steps
+from muarl_cli.pipeline.play import job
+from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_train import total_steps
 
+CHOICES = {"reward": "outcome", "credit": "episode"}
 SCENARIO = SimpleNamespace(source="builtin", name="toy")
 
 
@@ -38,10 +41,10 @@ def test_the_order_of_tasks_can_be_taken_up_anywhere_and_each_epoch_holds_every_
 
 
 class _Player:
-    """Rewards by task: what its rollouts get, None for a fault."""
+    """Rewards by task: what its rollouts get, None for a fault, which attempt `mended` turns into a 0."""
 
-    def __init__(self, rewards: dict[str, list[float | None]]) -> None:
-        self.rewards, self.played = rewards, 0
+    def __init__(self, rewards: dict[str, list[float | None]], mended: int) -> None:
+        self.rewards, self.mended, self.played, self.ids = rewards, mended, 0, []
 
     async def run(self, jobs: Any) -> list[Any]:
         self.played += len(jobs)
@@ -49,6 +52,9 @@ class _Player:
 
     def _episode(self, job: Any) -> Any:
         reward = self.rewards[job.task.id][job.key.rollout]
+        self.ids.append((job.key.episode_id, job.key.attempt))
+        if reward is None and job.key.attempt >= self.mended:
+            reward = 0.0
         reason = EndReason.USER_STOP if reward is not None else EndReason.USER_FAULT
         row = TokenRow((1, 2), (int(Owner.USER), int(Owner.AGENT)), (0.0, -1.0))
         usage = {"turns": 4, "tool_calls": 2, "agent_tokens": 1}
@@ -58,20 +64,43 @@ class _Player:
         )
 
 
-def _collect(rewards: dict[str, list[float | None]], prompts: int, refills: int) -> tuple[Any, Any]:
+def _collect(
+    rewards: dict[str, list[float | None]], prompts: int, refills: int, retries: int = 0, mended: int = 99
+) -> tuple[Any, Any]:
     group = len(next(iter(rewards.values())))
-    settings = SimpleNamespace(prompts_per_step=prompts, group=group, refill_rounds=refills, advantage="mean", seed=1)
-    own: Any = SimpleNamespace(settings=settings, folder=SimpleNamespace(run_id="run"))
-    player: Any = _Player(rewards)
-    return asyncio.run(collect(own, player, TaskStream(_tasks(len(rewards)), 1), 1)), player
+    settings: Any = SimpleNamespace(
+        prompts_per_step=prompts, group=group, refill_rounds=refills, retry_faults=retries, advantage="mean", **CHOICES
+    )
+    player: Any = _Player(rewards, mended)
+
+    def make(scenario: Any, task: Any, slot: int) -> Any:
+        return job("run", "rl-train", 1, scenario, task, slot, 1)
+
+    return asyncio.run(collect(settings, player, TaskStream(_tasks(len(rewards)), 1), make)), player
 
 
 def test_a_faulty_rollout_leaves_the_groups_baseline_and_the_loss() -> None:
     batch, _ = _collect({"0": [1.0, None, 0.0, 0.0]}, prompts=1, refills=0)
-    ((_, advantages),) = batch.kept
-    assert advantages == pytest.approx((2 / 3, 0.0, -1 / 3, -1 / 3))
+    (group,) = batch.kept
+    assert group.advantages == pytest.approx((2 / 3, 0.0, -1 / 3, -1 / 3))
     assert [sample.advantage for sample in samples_of(batch)] == pytest.approx([2 / 3, -1 / 3, -1 / 3])
     assert step_metrics(batch)["faults"] == {"user_fault": 1}
+
+
+def test_a_slot_that_ended_in_a_fault_is_played_again_under_its_own_id() -> None:
+    batch, player = _collect({"0": [1.0, None, 0.0, 0.0]}, prompts=1, refills=0, retries=3, mended=2)
+    assert batch.kept[0].rewards == [1.0, 0.0, 0.0, 0.0]
+    assert (batch.episodes, player.played, batch.faults) == (6, 6, {"user_fault": 2})
+    broken = [attempt for name, attempt in player.ids if name == player.ids[1][0]]
+    assert broken == [0, 1, 2]
+    row = step_metrics(batch)
+    assert (row["episodes"], row["valid_share"]) == (6, 1.0)
+
+
+def test_a_slot_that_stays_broken_is_left_empty_after_the_last_retry() -> None:
+    batch, player = _collect({"0": [1.0, None, 0.0, 0.0]}, prompts=1, refills=0, retries=2)
+    assert batch.kept[0].rewards == [1.0, None, 0.0, 0.0] and player.played == 6
+    assert batch.faults == {"user_fault": 3} and step_metrics(batch)["valid_share"] == 0.75
 
 
 def test_groups_that_teach_nothing_are_counted_and_replaced_within_bounds() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -145,3 +146,11 @@ def test_charts_are_written_as_plain_svg(runs: list[RunView], tmp_path: Path) ->
     for name in names:
         root = ElementTree.fromstring((tmp_path / name).read_text("utf-8"))
         assert {e.tag.rsplit("}", 1)[-1] for e in root.iter()} <= {"svg", "text", "rect", "title"}
+
+
+def test_a_score_on_tasks_that_were_trained_on_says_so_in_every_report(runs: list[RunView]) -> None:
+    allowed = replace(runs[0], summary={**(runs[0].summary or {}), "overlap": [{"task": "t"}] * 3})
+    for shown in ([allowed], [allowed, runs[1]]):
+        (table, *_) = next(section for section in report_sections(shown) if section.id == "scores").tables
+        assert f"{allowed.name} was scored on 3 tasks that its model was trained on" in table.notes
+    assert "trained on" not in "".join(report_sections([runs[0]])[1].tables[0].notes)

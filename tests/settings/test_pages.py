@@ -32,6 +32,8 @@ PUBLISHED: list[tuple[str, str, Any]] = [
     ("rl_train", "kl_coef", 0.001),
     ("rl_train", "kl_estimator", "k3"),
     ("rl_train", "advantage", "mean_std"),
+    ("rl_train", "reward", "outcome"),
+    ("rl_train", "loss", "token_mean"),
     ("rl_train", "clip_low", 0.2),
     ("rl_train", "clip_high", 0.2),
     ("rl_train", "temperature", 1.0),

@@ -28,9 +28,16 @@ SPEC = GrpoSpec(
     weight_decay=0.0,
     betas=(0.9, 0.95),
     grad_clip=1.0,
+    loss="token_mean",
+    loss_length=10,
     clip_low=0.2,
     clip_high=0.28,
+    dual_clip=0.0,
+    adaptive_clip=0.0,
     kl_coef=0.0,
+    kl_estimator="k3",
+    importance_cap=0.0,
+    sequence_gate=None,
     temperature=1.0,
     micro_batch_tokens=64,
     updates_per_batch=1,
@@ -196,7 +203,6 @@ def test_further_updates_clip_against_the_policy_at_the_start_and_not_against_th
     one, four = toy_model(), toy_model()
     first = GrpoTrainer(one, replace(spec, updates_per_batch=1), None, sampled_is_old=False).update(_samples())
     assert first["clip_low"] == first["clip_high"] == 0.0
-    assert first["loss"] == pytest.approx(first["policy_loss"])
     metrics = GrpoTrainer(four, spec, None).update(_samples())
     assert metrics["updates"] == 4
     assert metrics["clip_low"] > 0 and metrics["clip_high"] > 0
@@ -292,3 +298,83 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         GrpoTrainer(shared_toy(), replace(SPEC, temperature=0.0), None)
     with pytest.raises(ValueError, match="reference"):
         GrpoTrainer(shared_toy(), replace(SPEC, kl_coef=0.1), None)
+
+
+CHOICES = (
+    {"loss": "sequence_mean"},
+    {"loss": "dr_grpo"},
+    {"loss": "gspo"},
+    {"loss": "cispo"},
+    {"clip_low": 0.05},
+    {"clip_high": 0.05},
+    {"dual_clip": 1.05},
+    {"adaptive_clip": 5.0},
+    {"importance_cap": 1.1},
+    {"sequence_gate": (0.99, 1.01)},
+)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(choice))
+def test_every_choice_of_the_loss_changes_the_gradient_and_none_is_changed_by_the_split(choice: dict[str, Any]) -> None:
+    samples = [replace(sample, success_rate=0.2 * i) for i, sample in enumerate(_samples())]
+    _, plain = _gradient(shared_toy(), samples)
+    spec = replace(SPEC, **choice)
+    _, whole = _gradient(shared_toy(), samples, replace(spec, micro_batch_tokens=10_000))
+    assert any(not torch.allclose(whole[name], plain[name], rtol=1e-3, atol=1e-6) for name in plain)
+    _, split = _gradient(shared_toy(), samples[::-1], replace(spec, micro_batch_tokens=5))
+    _assert_same(split, whole)
+
+
+def test_the_length_of_dr_grpo_scales_its_gradient() -> None:
+    spec = replace(SPEC, loss="dr_grpo")
+    _, short = _gradient(shared_toy(), _samples(), spec)
+    _, long = _gradient(shared_toy(), _samples(), replace(spec, loss_length=20))
+    _assert_same({name: 2 * value for name, value in long.items()}, short)
+
+
+def _forked(sample: Sample, episode: int) -> list[Sample]:
+    """The same tokens as two rows, as a template that rewrites history makes them: the second repeats the first as
+    context. Each agent token is the agent's in one of them only."""
+    row = sample.row
+    middle = len(row.ids) // 2
+    first = TokenRow(row.ids[:middle], row.owners[:middle], row.logprobs[:middle])
+    owners = tuple(int(Owner.USER) if i < middle else owner for i, owner in enumerate(row.owners))
+    return [
+        Sample(first, sample.advantage, episode),
+        Sample(TokenRow(row.ids, owners, row.logprobs), sample.advantage, episode),
+    ]
+
+
+@pytest.mark.parametrize("loss", ["token_mean", "sequence_mean", "dr_grpo", "gspo", "cispo"])
+@pytest.mark.parametrize("budget", [5, 10_000])
+def test_the_number_of_rows_that_an_episode_forks_into_changes_nothing(loss: str, budget: int) -> None:
+    spec = replace(SPEC, loss=loss, micro_batch_tokens=budget)
+    _, whole = _gradient(shared_toy(), _samples(), spec)
+    forked = [part for number, sample in enumerate(_samples()) for part in _forked(sample, number)]
+    _, split = _gradient(shared_toy(), forked, spec)
+    _assert_same(split, whole)
+
+
+def test_an_advantage_for_each_token_is_that_token_s() -> None:
+    samples = _samples()
+    counts = [sum(o == Owner.AGENT for o in s.row.owners[1:]) for s in samples]
+    same = [replace(s, advantage=(s.advantage,) * n) for s, n in zip(samples, counts, strict=True)]
+    _, whole = _gradient(shared_toy(), samples)
+    _, each = _gradient(shared_toy(), same)
+    _assert_same(each, whole)
+    last = [replace(s, advantage=(*(0.0,) * (n - 1), 1.0)) for s, n in zip(samples, counts, strict=True)]
+    _, other = _gradient(shared_toy(), last)
+    assert any(not torch.allclose(other[name], whole[name], rtol=1e-3, atol=1e-6) for name in whole)
+    with pytest.raises(ValueError, match="one advantage"):
+        _gradient(shared_toy(), [replace(samples[0], advantage=(1.0,) * (counts[0] + 1))])
+
+
+def test_episodes_beyond_the_gate_are_counted_and_teach_nothing() -> None:
+    near, far = _samples(noise=0.0)[:2]
+    away = Sample(replace(far.row, logprobs=tuple(p - 1.0 for p in far.row.logprobs)), far.advantage)
+    spec = replace(SPEC, sequence_gate=(0.9, 1.1))
+    metrics, gated = _gradient(shared_toy(), [near, away], spec)
+    _, alone = _gradient(shared_toy(), [near, replace(far, advantage=0.0)])
+    _assert_same(gated, alone)
+    tokens = [sum(o == Owner.AGENT for o in s.row.owners[1:]) for s in (near, far)]
+    assert metrics["gated"] == pytest.approx(tokens[1] / sum(tokens))

@@ -8,7 +8,14 @@ import random
 import pytest
 import torch
 
-from muarl_cli.training.losses import clipped_policy_loss, k3, token_nll
+from muarl_cli.training.losses import (
+    adaptive_clip,
+    clipped_policy_loss,
+    gspo_policy_loss,
+    kl_divergence,
+    sequence_gate,
+    truncated_importance,
+)
 
 LOW, HIGH, KL = 0.2, 0.28, 0.1
 
@@ -55,7 +62,7 @@ def test_policy_loss_and_gradient_equal_the_formula_token_by_token(seed: int) ->
     policy = full["policy"].requires_grad_()
     own, old, reference, advantage = (full[n][places] for n in ("policy", "old", "reference", "advantage"))
     terms = clipped_policy_loss(own, old, advantage, LOW, HIGH)
-    loss = (terms.loss + KL * k3(own, reference)).sum() / int(places.sum())
+    loss = (terms.loss + KL * kl_divergence(own, reference)).sum() / int(places.sum())
     loss.backward()
     expected, gradient = _formula(mask, values)
     assert loss.item() == pytest.approx(expected, abs=1e-14)
@@ -79,24 +86,72 @@ def test_the_clip_is_reported_where_it_takes_the_gradient_away() -> None:
 def test_k3_averages_to_the_divergence_and_is_never_negative() -> None:
     draw = torch.Generator().manual_seed(1)
     p, q = (torch.log_softmax(torch.randn(12, generator=draw, dtype=torch.float64), -1) for _ in range(2))
-    each = k3(p, q)
+    each = kl_divergence(p, q)
     # The mean over draws from p, taken exactly: sum p (q/p - 1 - log q/p) = sum p log p/q.
     assert float((p.exp() * each).sum()) == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-14)
     assert bool((each >= 0).all())
-    assert k3(p, p).tolist() == [0.0] * 12
+    assert kl_divergence(p, p).tolist() == [0.0] * 12
 
 
 def test_absurd_ratios_stay_finite() -> None:
     far = torch.tensor([0.0, -1000.0], requires_grad=True)
     other = torch.tensor([-1000.0, 0.0])
     terms = clipped_policy_loss(far, other, torch.tensor([-1.0, 1.0]), 0.2, 0.28)
-    loss = (terms.loss + k3(far, other)).sum()
+    loss = (terms.loss + kl_divergence(far, other)).sum()
     loss.backward()
     assert torch.isfinite(loss)
     assert far.grad is not None and bool(torch.isfinite(far.grad).all())
 
 
-def test_token_nll_is_the_cross_entropy_of_each_token() -> None:
-    logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    expected = [math.log(sum(map(math.exp, (1.0, 2.0, 0.5)))) - 2.0, math.log(3)]
-    assert token_nll(logits, torch.tensor([1, 2])).tolist() == pytest.approx(expected)
+def test_the_gate_stops_whole_episodes_and_no_token_of_another() -> None:
+    own = torch.tensor([0.0, 0.0, 0.5, 0.3, 0.0])
+    sampled = torch.tensor([0.0, 0.01, 0.0, 0.0, 0.0])
+    sequence = torch.tensor([0, 0, 1, 1, 2])
+    assert sequence_gate(own, sampled, sequence, 0.9, 1.1).tolist() == [True, True, False, False, True]
+    assert sequence_gate(own, sampled, sequence, 0.9, math.exp(0.41)).all()
+
+
+def test_importance_is_capped_and_carries_no_gradient() -> None:
+    own = torch.tensor([0.0, 2.0, -1.0], requires_grad=True)
+    weights = truncated_importance(own, torch.zeros(3), 2.0)
+    assert weights.tolist() == pytest.approx([1.0, 2.0, math.exp(-1)])
+    assert not weights.requires_grad
+
+
+def test_a_rare_success_gets_more_room_and_a_sure_one_none() -> None:
+    rates = torch.tensor([0.0, 0.5, 1.0])
+    assert adaptive_clip(0.2, rates, 0.5).tolist() == pytest.approx([0.3, 0.25, 0.2])
+    logprobs = torch.log(torch.full((3,), 1.27)).requires_grad_()
+    terms = clipped_policy_loss(logprobs, torch.zeros(3), torch.ones(3), 0.2, adaptive_clip(0.2, rates, 0.5))
+    assert terms.clipped_high.tolist() == [False, True, True]
+
+
+def test_dual_clip_bounds_the_loss_of_what_was_bad_and_became_likely() -> None:
+    logprobs = torch.log(torch.tensor([5.0, 5.0, 2.0])).requires_grad_()
+    advantages = torch.tensor([-1.0, 1.0, -1.0])
+    bounded = clipped_policy_loss(logprobs, torch.zeros(3), advantages, 0.2, 0.2, dual_clip=3.0).loss
+    assert bounded.tolist() == pytest.approx([3.0, -1.2, 2.0])
+    bounded.sum().backward()
+    assert logprobs.grad is not None and logprobs.grad.tolist() == pytest.approx([0.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_estimators_of_the_divergence_are_their_formulae(estimator: str) -> None:
+    p, q = torch.tensor([-1.0, -0.3]), torch.tensor([-0.6, -1.0])
+    away = (p - q).tolist()
+    expected = {
+        "k1": away,
+        "k2": [0.5 * d * d for d in away],
+        "k3": [math.exp(-d) - 1 + d for d in away],
+    }[estimator]
+    assert kl_divergence(p, q, estimator).tolist() == pytest.approx(expected)
+
+
+def test_one_ratio_an_episode_is_the_geometric_mean_of_its_tokens() -> None:
+    draw = torch.Generator().manual_seed(3)
+    logprobs, old = (torch.randn(5, generator=draw) * 0.1 for _ in range(2))
+    sequence = torch.tensor([0, 0, 0, 1, 1])
+    terms = gspo_policy_loss(logprobs, old, torch.ones(5), sequence, 0.5, 0.5)
+    for members in ([0, 1, 2], [3, 4]):
+        ratio = math.exp(float((logprobs - old)[members].mean()))
+        assert terms.loss[members].tolist() == pytest.approx([-ratio] * len(members))

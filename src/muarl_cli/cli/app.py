@@ -16,12 +16,14 @@ from typer.core import TyperGroup
 
 from muarl_cli import __version__
 from muarl_cli.cli import (
+    bench,
     compare,
     config,
     evaluate,
     export,
     gate,
     import_,
+    leaks,
     ls,
     play,
     report,
@@ -29,6 +31,7 @@ from muarl_cli.cli import (
     review,
     rl_train,
     rollout,
+    serve,
     sft,
     show,
     status,
@@ -126,16 +129,17 @@ _add("show", show.show, show, _TOOLS)
 _add("status", status.status, status, _TOOLS)
 _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
+_add("leaks", leaks.leaks, leaks, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
+_add("serve", serve.serve, serve, _TOOLS)
 _add("verify", verify.verify, verify, _TOOLS)
 _add("review", review.review, review, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
-app.add_typer(
-    import_.app, name="import", rich_help_panel=_TOOLS, short_help="Bring conversations from elsewhere into a run."
-)
+app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Conversations from elsewhere: real chats, data sets.")
 app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="Conversations as rows for other trainers.")
+app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 

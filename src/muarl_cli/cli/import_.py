@@ -1,8 +1,10 @@
-"""`muarl import`: bring what was said elsewhere into the project.
+"""`muarl import`: bring what people said elsewhere into the project.
 
 Examples:
+  muarl import transcripts examples/transcripts/retail.jsonl --scenario retail --out runs/people
+  muarl rollout --config runs/people/user.yaml --tasks runs/people:retail:imported --agent careful --out runs/like
+  muarl users audit runs/like --against runs/people
   muarl import dataset MUA-RL-Dataset.jsonl --out runs/released
-  muarl sft --data runs/released --where accepted=true
 """
 
 from __future__ import annotations
@@ -14,12 +16,37 @@ import typer
 
 from muarl_cli.cli import options as o
 
-app = typer.Typer(name="import", help="Bring what was said elsewhere into the project.", no_args_is_help=True)
+app = typer.Typer(name="import", help="Bring what people said elsewhere into the project.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Bring what was said elsewhere into the project."""
+    """Bring what people said elsewhere into the project."""
+
+
+@app.command()
+def transcripts(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="redacted chats, a JSON object a line")],
+    scenario: Annotated[str, typer.Option("--scenario", help="built-in scenario that the chats are about")],
+    out: Annotated[Path, typer.Option("--out", help="folder to write")],
+    allow_unredacted: Annotated[
+        bool, typer.Option("--allow-unredacted", help="import what looks like e-mail, phone and card numbers")
+    ] = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """Redacted chats of real users to tasks of their shapes, injector rates, persona weights, and a log to compare.
+
+    Example: muarl import transcripts examples/transcripts/retail.jsonl --scenario retail --out runs/people
+    """
+    from muarl_cli.cli.console import Talk
+    from muarl_cli.errors import ExitCode
+    from muarl_cli.pipeline import importing
+
+    talk = Talk(json=json)
+    with talk.data_only():
+        talk.result(importing.run(files, scenario, out, allow_unredacted, talk))
+    return int(ExitCode.OK)
 
 
 @app.command()

@@ -113,6 +113,13 @@ def flag(name: str, kind: Any, help_text: str, setting: str = "", switch: str = 
     return Flag(name, setting or name, Annotated[kind | None, option], commas)
 
 
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine", help="vLLM server that draws the policy's turns (muarl serve); repeatable", rich_help_panel=_PARTIES
+    ),
+]
+ENGINES = Flag("engine", "engines", Engines, commas=True)
 POLICY = (Flag("model", "model", Model), Flag("base_url", "base_url", BaseUrl), Flag("agent", "agent", Agent))
 TASKS = (Flag("tasks", "tasks", Tasks, commas=True), Flag("max_tasks", "max_tasks", MaxTasks))
 WORLD = (
@@ -124,6 +131,11 @@ USER = (
     Flag("user", "user.backend", User),
     Flag("user_model", "user.model", UserModel),
     Flag("user_base_url", "user.base_url", UserBaseUrl),
+)
+CHECKOUTS = (
+    flag("tau1_root", str, "checkout of TAU1", "checkouts.tau1_root"),
+    flag("tau2_root", str, "checkout of TAU2, instead of the package", "checkouts.tau2_root"),
+    flag("tau2_python", str, "interpreter that runs the TAU2 checkout", "checkouts.tau2_python"),
 )
 SEED = Flag("seed", "seed", Seed)
 TALKING = (SEED, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))

@@ -18,7 +18,7 @@ from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
-from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of
+from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.queries import write_queries
 from muarl_cli.pipeline.simulation import simulation_of
 from muarl_cli.pipeline.verification import CARD_TEXT, Gate, write_card
@@ -92,10 +92,12 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
                 tasks=[mark for mark in marks if mark.task_hash in held],
             ),
         )
+        faults = sum(verdict["checks"]["ended"] == "fail" for verdict in verdicts.values())
         manners = Counter(str(e.agent["model"]) for e in accepted)
         summary: dict[str, Any] = {
             "accepted": len(accepted),
             "held": len(verdicts),
+            "faults": faults,
             "acceptance": round(len(accepted) / max(1, len(verdicts)), 4),
             "accepted_by_scenario": dict(sorted(Counter(e.scenario for e in accepted).items())),
             "accepted_by_teacher": dict(sorted(manners.items())),
@@ -115,7 +117,7 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
             )
             talk.warn(summary["habit"])
         talk.say(f"what is in it: {out / CARD_TEXT}; next: muarl verify {out}, muarl sft --data {out}")
-        return folder.finish(summary)
+        return folder.finish(summary) | {"exit_code": int(replaced_code(faults, len(verdicts)))}
 
 
 LAPSES = "lapses.jsonl"
@@ -132,7 +134,7 @@ def _teacher(settings: SynthColdstart, out: Path, lapses: Journal) -> Agents:
 
     chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
     options = {"temperature": own.temperature, "max_turn_tokens": settings.limits.max_turn_tokens}
-    return Agents("policy", fixed=Teachers(chat, record=lapses.add, **options), chat=chat)
+    return Agents("policy", fixed=Teachers(chat, record=lapses.add, **options), wires=[chat.wire])
 
 
 async def _written(settings: SynthColdstart, scenarios: list[Scenario], out: Path) -> list[Scenario]:
@@ -193,7 +195,7 @@ async def _hold(
     around, simulation = simulation_of(settings, out)
     teacher = _teacher(settings, out, lapses)
     simulated = simulation is not None
-    player = Player(teacher, users, limits_of(settings), settings.in_flight, log, around, simulated)
+    player = Player(teacher, users, limits_of(settings), settings.in_flight, log, around, remote_worlds=simulated)
     most = int(settings.count * settings.max_attempts)
     jobs = _jobs(settings, scenarios, run_id)
     gate = Gate(settings, out)

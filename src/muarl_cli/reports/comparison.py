@@ -104,9 +104,7 @@ def warnings(before: RunView, after: RunView) -> list[str]:
             said.append(f"{run.name} is {run.main.result}: {'; '.join(run.main.reasons)}")
         if run.summary is None and run.settings:
             said.append(f"{run.name} is not finished")
-        overlap = (run.summary or {}).get("overlap")
-        if overlap:
-            said.append(f"{run.name} was scored on {len(overlap)} tasks that its model was trained on")
+        said += run.overlap_notes
     return said
 
 

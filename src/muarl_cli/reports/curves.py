@@ -56,7 +56,7 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """the nine panels of the paper's training figure; of each, the first metric that a run has"""
 MORE: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("loss", ("loss", "policy_loss")),
+    ("loss", ("loss",)),
     ("held-out loss", ("eval_loss",)),
     ("tool calls", ("tool_calls",)),
     ("transfers to a human", ("transfer_share",)),

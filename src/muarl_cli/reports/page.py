@@ -128,7 +128,8 @@ def _score_tables(runs: Sequence[RunView]) -> tuple[Table, ...]:
     if not runs:
         return ()
     scores = named_scores(runs)
-    tables = [comparison_table(scores, title="Scores, with floors and both denominators")]
+    table = comparison_table(scores, title="Scores, with floors and both denominators")
+    tables = [replace(table, notes=(*table.notes, *(note for run in runs for note in run.overlap_notes)))]
     for i, run in enumerate(runs):
         mine = run.main.task_means.keys()
         before = next((other for other in runs[:i] if other.main.task_means.keys() & mine), None)

@@ -83,6 +83,8 @@ class User(Group):
     """sampling temperature of an llm or hf user"""
     max_tokens: Count
     """tokens a user turn of an llm or hf user"""
+    timeout: Positive
+    """seconds to wait for one reply of an llm user, before it is asked for again"""
     personas: dict[str, dict[str, NotNegative]]
     """weights of persona axes for users that a model words, as {verbosity: {terse: 0.3, standard: 0.7}}; {} = none"""
     cassette: str
@@ -127,6 +129,26 @@ class Limits(Group):
     """calls answered by an error, this many in a row"""
     max_seconds: NotNegative
     """wall-clock seconds; 0 = no limit"""
+
+
+class Checkouts(Group):
+    """Where benchmarks lie that are no packages."""
+
+    tau1_root: str
+    """checkout of sierra-research/tau-bench; empty = MUARL_TAU1_ROOT"""
+    tau2_root: str
+    """checkout of sierra-research/tau2-bench, used instead of the package; empty = MUARL_TAU2_ROOT, else the package"""
+    tau2_python: str
+    """interpreter that runs the TAU2 checkout; empty = MUARL_TAU2_PYTHON, else this one"""
+
+
+class Judge(Group):
+    """Who judges what a task asserts in words."""
+
+    model: str
+    """a model behind an OpenAI-compatible address; empty = nobody, and those assertions are reported as null"""
+    base_url: str
+    """address of the judge; empty = OPENAI_BASE_URL, else the vendor's own"""
 
 
 class Price(Group):

@@ -7,15 +7,18 @@ test compares the two. The docstring under a field is its help text and its desc
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
 from muarl_cli.settings.groups import (
+    Checkouts,
     Count,
     CountOrNone,
     Group,
+    Judge,
     Judges,
     Limits,
     Names,
@@ -39,6 +42,7 @@ Schedule = Literal["constant", "cosine", "linear"]
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+Outputs = Literal["check", "drop"]
 POLICY = "policy"
 
 
@@ -95,7 +99,7 @@ class SynthColdstart(Conversations):
     """words of one message of the agent, for verified ones"""
     max_similarity: Annotated[float, Field(gt=0.6, le=1)]
     """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
-    judge: Judges
+    judges: Judges
     queries: Literal["template", "written"]
     """where tasks come from: the scenario's generator, or the teacher model, which writes queries and personas"""
     tools: Literal["executable", "simulated"]
@@ -192,6 +196,9 @@ class Played(Conversations):
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    checkouts: Checkouts
+    engines: Names
+    """addresses of vLLM servers that draw the policy's turns, token by token; empty = this process does"""
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -224,6 +231,16 @@ class Served(Played):
             parse_mixture(value, (POLICY, HUMAN, *SCRIPTED_AGENTS), "agent")
         return value
 
+    @property
+    def from_folder(self) -> bool:
+        """Whether the agent is a model whose folder is here, wherever its turns are drawn."""
+        return self.agent == POLICY and Path(self.model).is_dir()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a model in this process draws the agent's turns."""
+        return self.from_folder and not self.engines
+
 
 class Rollout(Served):
     """Settings of `muarl rollout`."""
@@ -255,22 +272,44 @@ class RlTrain(Played):
     """AdamW betas"""
     grad_clip: NotNegative
     """largest gradient norm; 0 = no clipping"""
-    advantage: Literal["mean", "mean_std", "loo"]
-    """reward minus group mean; that over the group's standard deviation; or reward minus the mean of the others"""
+    reward: Literal["outcome", "rubric", "gated"]
+    """what an episode is worth: 1 for the right end; the share of its task's checks that hold; or 1 for the right end
+    reached without breaking policy or safety"""
+    advantage: Literal["mean", "mean_std", "batch", "loo"]
+    """reward minus group mean; that over the group's, or the whole batch's, standard deviation; or reward minus the
+    mean of the others"""
+    credit: Literal["episode", "turn"]
+    """whether all of an episode's tokens share its advantage, or each turn gets that of what came after it"""
+    loss: Literal["token_mean", "sequence_mean", "dr_grpo", "gspo", "cispo"]
+    """policy loss and how tokens are weighed in it; training/losses.py has the formulae"""
+    loss_length: Count
+    """the constant length that dr_grpo divides by; no other loss looks at it"""
     clip_low: Annotated[float, Field(gt=0, le=1)]
     """the ratio is clipped at 1 - clip_low"""
     clip_high: Positive
     """the ratio is clipped at 1 + clip_high"""
+    dual_clip: NotNegative
+    """the loss of a negative advantage is at most this many times it; 0 = off, else above 1"""
+    adaptive_clip: NotNegative
+    """clip_high grows by this share for a group that never succeeds, by less the more it does; 0 = fixed"""
+    importance_cap: NotNegative
+    """weigh tokens by trainer's over engine's probability, at most this; 0 = off"""
+    sequence_gate: list[Positive]
+    """bounds of the geometric mean of that ratio outside which an episode teaches nothing; empty = off"""
     kl_coef: NotNegative
     """weight of the KL to the starting model in the loss; 0 = none, and no second model in memory"""
-    kl_estimator: Literal["k3"]
+    kl_estimator: Literal["k1", "k2", "k3"]
     """estimator of that KL"""
     micro_batch_tokens: Count
-    """tokens that go through the model at once, padding included; does not change the result"""
+    """tokens that go through the model at once; does not change the result"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
+    outputs: Outputs
+    """what a benchmark's task wants said: drop = no part of the reward, check = part of it"""
     refill_rounds: CountOrNone
-    """how often groups that taught nothing, and slots that ended in a fault, are replaced within a step"""
+    """how often groups that taught nothing are replaced within a step"""
+    retry_faults: CountOrNone
+    """how often a slot of a group that ended in a fault is played again"""
     save_every: CountOrNone
     """steps between two checkpoints; 0 = only at the end"""
     keep: Count
@@ -284,6 +323,20 @@ class RlTrain(Played):
             raise ValueError("epochs, steps and stop_after_seconds are all 0: training would never take a step")
         return self
 
+    @model_validator(mode="after")
+    def _effective(self) -> Self:
+        """Settings that the chosen loss does not look at are errors, not silence."""
+        ratio_is_clipped = self.loss in ("token_mean", "sequence_mean", "dr_grpo")
+        if 0 < self.dual_clip <= 1:
+            raise ValueError("dual_clip is 0 (off) or above 1: below, it would bound losses that were never clipped")
+        if self.dual_clip and not ratio_is_clipped:
+            raise ValueError(f"dual_clip has no effect with the loss {self.loss}: leave it at 0")
+        if self.sequence_gate and not (len(self.sequence_gate) == 2 and self.sequence_gate[0] < self.sequence_gate[1]):
+            raise ValueError("sequence_gate is two numbers, low and high, as [0.99, 1.01], or empty")
+        if self.credit == "turn" and self.advantage not in ("mean", "loo"):
+            raise ValueError("credit by turn subtracts an expectation and divides by nothing: advantage mean or loo")
+        return self
+
 
 class Eval(Served):
     """Settings of `muarl eval`."""
@@ -294,12 +347,17 @@ class Eval(Served):
     """domains of the benchmark; empty = those of the paper"""
     split: str
     """split of the benchmark; empty = its leaderboard set"""
+    acebench_dir: str
+    """checkout of ACEBench; empty = MUARL_ACEBENCH_DIR"""
     trials: Count
     """independent runs a task"""
     floors: bool
     """run the do-nothing and the transfer-only agent beside it"""
     bootstrap: Annotated[int, Field(ge=100)]
     """resamples of the bootstrap intervals"""
+    outputs: Outputs
+    """what a benchmark's task wants said: check = part of the score, drop = no part of it"""
+    judge: Judge
     allow_overlap: bool
     """score in spite of tasks the checkpoint was trained on; the overlap is then printed beside the score"""
 
@@ -319,12 +377,17 @@ FREE_KEYS = frozenset(
         "user.base_url",
         "user.cassette",
         "teacher.base_url",
-        "judge.base_url",
+        "judges.base_url",
         "tool.base_url",
         "base_url",
+        "acebench_dir",
+        "engines",
         "stop_after_seconds",
         "keep",
         "save_every",
+        "judge.base_url",
+        "checkouts.tau1_root",
+        "checkouts.tau2_python",
     }
 )
 """settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""

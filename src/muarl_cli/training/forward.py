@@ -1,81 +1,73 @@
-"""The one forward pass of all trainers: logits where they are needed, log-probabilities in fp32.
+"""The one forward pass of all trainers: log-probabilities of the agent's tokens, in fp32.
 
-Only the places that carry a loss pass through the language head: with agent tokens a third of a conversation, and a
-vocabulary of 151 k, the logits of the rest would cost most of the memory. Rows are padded on the right, which causal
-attention never sees, so no mask is needed. Invariant: a row's values depend on that row alone.
+Only the places that carry a loss pass through the language head, and those in chunks: with a vocabulary of 151 k, the
+logits of a micro-batch would cost more memory than the model. A chunk's logits are made again in the backward pass, so
+that never more than one chunk of them is held. Invariant: a row's values depend on that row alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.training.attention import packed_attention, plain_model
+from muarl_cli.training.packing import Packed
+
+CHUNK_LOGITS = 2**25
+"""logits at a time: 128 MiB in fp32, large enough to keep matrix products efficient"""
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Token rows as tensors. `ids` (B, T), padded on the right; the N agent tokens stand at (`rows`, `columns`).
+class TokenValues:
+    """What a model says of N agent tokens; all (N,), fp32."""
 
-    `sampled` (N,) are the log-probabilities they were sampled with, `weights` (N,) a number a token (an advantage).
+    logprobs: Tensor
+    """log softmax(logits / temperature) of the token"""
+    entropy: Tensor
+    """of the distribution there, in nats; no gradient"""
+    likeliest: Tensor
+    """1.0 where the token was the likeliest one"""
+
+
+def hidden_states(model: Any, batch: Packed) -> Tensor:
+    """The decoder's last hidden states (T, D) on a packed line."""
+    with packed_attention(model):
+        found = plain_model(model).get_decoder()(
+            input_ids=batch.ids[None], position_ids=batch.positions[None], use_cache=False, spans=batch.spans
+        )
+    hidden: Tensor = found.last_hidden_state[0]
+    return hidden
+
+
+def token_values(model: Any, batch: Packed, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> TokenValues:
+    """Log-probability, entropy and rank of each agent token of `batch` under softmax(logits / temperature).
+
+    Take the backward pass inside `packed_attention(model)`, which gradient checkpointing needs.
     """
-
-    ids: Tensor
-    rows: Tensor
-    columns: Tensor
-    sampled: Tensor
-    weights: Tensor
-
-    @property
-    def targets(self) -> Tensor:
-        return self.ids[self.rows, self.columns]
-
-
-def pack(rows: Sequence[TokenRow], weights: Sequence[float], device: torch.device | str = "cpu") -> Packed:
-    """Pad rows to one batch and find their agent tokens. A row's first token is never predicted, whoever owns it."""
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    owners = torch.full((len(rows), longest), int(Owner.TEMPLATE))
-    logprobs = torch.zeros(len(rows), longest)
-    for index, row in enumerate(rows):
-        size = len(row.ids)
-        ids[index, :size] = torch.tensor(row.ids)
-        owners[index, :size] = torch.tensor(row.owners)
-        logprobs[index, :size] = torch.tensor(row.logprobs, dtype=torch.float32)
-    owners[:, 0] = int(Owner.TEMPLATE)
-    where, column = (owners == int(Owner.AGENT)).nonzero(as_tuple=True)
-    weight = torch.tensor(list(weights), dtype=torch.float32)[where]
-    moved = [t.to(device) for t in (ids, where, column, logprobs[where, column], weight)]
-    return Packed(*moved)
+    head = plain_model(model).get_output_embeddings()
+    hidden = hidden_states(model, batch)[batch.places]
+    size = max(1, chunk_logits // head.weight.shape[0]) if head.weight.dim() > 1 else len(hidden)
+    parts = []
+    for start in range(0, len(hidden), size):
+        chunk, targets = hidden[start : start + size], batch.targets[start : start + size]
+        again = torch.is_grad_enabled() and len(hidden) > size
+        arguments = (head, chunk, targets, temperature)
+        parts.append(checkpoint(_values, *arguments, use_reentrant=False) if again else _values(*arguments))
+    logprobs, entropy, likeliest = (torch.cat(each) for each in zip(*parts, strict=True))
+    return TokenValues(logprobs, entropy, likeliest)
 
 
-def agent_tokens(row: TokenRow) -> int:
-    """How many tokens of a row carry a loss."""
-    return sum(1 for owner in row.owners[1:] if owner == Owner.AGENT)
-
-
-def selected_logits(model: Any, ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Logits (N, V) in fp32 at the places (`rows`, `columns`) of `ids` (B, T)."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters sit inside the layers
-    hidden = plain.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    logits: Tensor = plain.get_output_embeddings()(hidden[rows, columns])
-    return logits.float()
-
-
-def agent_logprobs(model: Any, batch: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probability (N,) of each agent token under softmax(logits / temperature), and the entropy (N,) there, fp32.
-
-    The entropy carries no gradient.
-    """
-    logits = selected_logits(model, batch.ids, batch.rows, batch.columns - 1)
+def _values(head: Any, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    logits = head(hidden).float()
     if temperature != 1.0:
         logits = logits / temperature
     everything = torch.log_softmax(logits, dim=-1)
-    chosen = everything.gather(-1, batch.targets[:, None]).squeeze(-1)
+    chosen = everything.gather(-1, targets[:, None]).squeeze(-1)
     with torch.no_grad():
         entropy = -(everything.exp() * everything).sum(-1)
-    return chosen, entropy
+        likeliest = (everything.argmax(-1) == targets).float()
+    return chosen, entropy, likeliest

@@ -1,8 +1,8 @@
 """The GRPO update: token rows with an advantage each become a few optimiser steps.
 
-One token is one vote: the loss of a step is a sum over all agent tokens of all samples divided by their number, so
-neither the split into micro-batches nor padding nor the order of the samples changes what is learned. Invariants: only
-agent tokens have a gradient; a step whose loss or gradient is not finite is counted and never applied.
+The loss of a step is one weighted sum over all agent tokens of all samples (`reduction.py`), so neither the split into
+micro-batches nor what they share nor the order of the samples changes what is learned. Invariants: only agent tokens
+have a gradient; a step whose loss or gradient is not finite is counted and never applied.
 """
 
 from __future__ import annotations
@@ -17,10 +17,22 @@ import torch
 from torch import Tensor
 
 from muarl_cli.conversation.protocols import TokenRow
-from muarl_cli.training.batching import micro_batches
-from muarl_cli.training.forward import Packed, agent_logprobs, agent_tokens
-from muarl_cli.training.losses import clipped_policy_loss, k3
+from muarl_cli.training.attention import packed_attention
+from muarl_cli.training.forward import token_values
+from muarl_cli.training.losses import (
+    Loss,
+    PolicyTerms,
+    adaptive_clip,
+    cispo_policy_loss,
+    clipped_policy_loss,
+    gspo_policy_loss,
+    kl_divergence,
+    sequence_gate,
+    truncated_importance,
+)
 from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
+from muarl_cli.training.packing import Packed, agent_tokens, micro_batches
+from muarl_cli.training.reduction import token_weights
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,23 @@ class GrpoSpec:
     weight_decay: float
     betas: tuple[float, float]
     grad_clip: float
+    loss: str
+    """`losses.Loss`"""
+    loss_length: int
+    """the constant length of `dr_grpo`"""
     clip_low: float
     clip_high: float
+    dual_clip: float
+    """0 = off"""
+    adaptive_clip: float
+    """how much more room upwards a rare success gets; 0 = none"""
     kl_coef: float
+    kl_estimator: str
+    """`losses.Kl`"""
+    importance_cap: float
+    """truncated importance sampling between engine and trainer; 0 = off"""
+    sequence_gate: tuple[float, float] | None
+    """bounds of the geometric mean ratio between trainer and engine, beyond which an episode teaches nothing"""
     temperature: float
     """the one the rows were sampled with: log-probabilities are those of softmax(logits / temperature)"""
     micro_batch_tokens: int
@@ -46,10 +72,15 @@ class GrpoSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """A valid episode's token row and its advantage. Invalid episodes and dropped groups are not samples."""
+    """A token row of a valid episode, and what it was worth. Invalid episodes and dropped groups are no samples."""
 
     row: TokenRow
-    advantage: float
+    advantage: float | tuple[float, ...]
+    """one for the row, or one for each of its agent tokens (credit by turn)"""
+    episode: int | None = None
+    """numbers the episode, where it forked into several rows; None: the row is the whole episode"""
+    success_rate: float = 0.0
+    """the share of its group that succeeded; only adaptive clipping looks at it"""
 
 
 class GrpoTrainer:
@@ -68,6 +99,7 @@ class GrpoTrainer:
             raise ValueError("kl_coef is above 0: give a reference model, or an adapter model")
         self._model, self._settings, self._reference = model, settings, reference
         self._sampled_is_old = sampled_is_old and settings.updates_per_batch == 1
+        self._whole_episodes = settings.loss == Loss.GSPO or settings.sequence_gate is not None
         self._optimiser = MasterAdamW(model, settings.weight_decay, settings.betas)
         self._device = next(model.parameters()).device
         self._step = 0
@@ -82,10 +114,11 @@ class GrpoTrainer:
         """`updates_per_batch` optimiser steps, each over all samples; `progress` as in `lr_at`.
 
         Metrics: step, lr, samples, tokens, agent_tokens, updates (applied now), skipped (not applied, so far), and what
-        could be measured, as means over the agent tokens and the applied updates: loss, policy_loss, entropy (nats),
-        kl (k3 to the reference, where kl_coef > 0), clip_low, clip_high (shares of tokens); grad_norm (mean, before
-        clipping); and of the weights before the first update: mismatch_abs, mismatch_k3, mismatch_max between the log-
-        probabilities that the engine sampled with and the trainer's. Without an agent token nothing is updated.
+        could be measured, averaged over the applied updates: loss, and as means over the agent tokens entropy (nats),
+        kl (to the reference, where kl_coef > 0), clip_low, clip_high (shares of tokens), gated (share whose episode the
+        sequence gate stopped, where there is one); grad_norm (before clipping); and of the weights before the first
+        update: mismatch_abs, mismatch_k3, mismatch_max between the log-probabilities that the engine sampled with and
+        the trainer's. Without an agent token nothing is updated.
         """
         spec = self._settings
         rows = [sample.row for sample in samples]
@@ -120,24 +153,25 @@ class GrpoTrainer:
     def accumulate(self, samples: Sequence[Sample], memory: _Memory | None = None) -> dict[str, float]:
         """Add the gradient of one step's loss to the optimiser's, without taking the step; metrics as token means."""
         memory = _Memory() if memory is None else memory
-        rows = [sample.row for sample in samples]
-        count = sum(map(agent_tokens, rows))
-        advantages = [sample.advantage for sample in samples]
+        step = _Step.of(samples, self._settings)
         totals: dict[str, Tensor] = {}
         # Evaluation mode: the probabilities must be those that were sampled from. Only gradient checkpointing, which
         # transformers ties to training mode, asks for the other one.
         checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in self._model.modules())
-        with model_mode(self._model, training=checkpointing):
-            batches = micro_batches(rows, advantages, self._settings.micro_batch_tokens, self._device)
-            for index, batch in enumerate(batches):
-                loss, seen = self._terms(batch, index, memory)
-                (loss.sum() / count).backward()
+        with model_mode(self._model, training=checkpointing), packed_attention(self._model):
+            rows = [sample.row for sample in samples]
+            units = step.episodes if self._whole_episodes else None
+            budget = self._settings.micro_batch_tokens
+            for index, batch in enumerate(micro_batches(rows, budget, self._device, units)):
+                loss, seen = self._terms(batch, index, step, memory)
+                loss.backward()
                 self._optimiser.collect()
-                for name, value in (seen | {"loss": loss.detach()}).items():
+                totals["loss"] = totals.get("loss", 0.0) + loss.detach().double()
+                for name, value in seen.items():
                     if name == "mismatch_max":
                         totals[name] = torch.maximum(totals.get(name, value.max()), value.max())
                     else:
-                        totals[name] = totals.get(name, 0.0) + value.double().sum() / count
+                        totals[name] = totals.get(name, 0.0) + value.double().sum() / step.tokens
         return {name: float(value) for name, value in totals.items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -155,34 +189,102 @@ class GrpoTrainer:
         self._optimiser.load_state(tensors)
         self._step, self._skipped = int(json["step"]), int(json["skipped"])
 
-    def _terms(self, batch: Packed, index: int, memory: _Memory) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss (N,) of one micro-batch, and what was seen on the way, all (N,)."""
+    def _terms(self, batch: Packed, index: int, step: _Step, memory: _Memory) -> tuple[Tensor, dict[str, Tensor]]:
+        """The micro-batch's part of the step's loss, and what was seen on the way, all (N,)."""
         spec = self._settings
-        logprobs, entropy = agent_logprobs(self._model, batch, spec.temperature)
-        own = memory.own.setdefault(index, logprobs.detach())
+        values = token_values(self._model, batch, spec.temperature)
+        own = memory.own.setdefault(index, values.logprobs.detach())
         old = batch.sampled if self._sampled_is_old else own
-        terms = clipped_policy_loss(logprobs, old, batch.weights, spec.clip_low, spec.clip_high)
+        terms = self._policy_terms(values.logprobs, old, batch, step)
+        away = own - batch.sampled
         seen = {
-            "policy_loss": terms.loss.detach(),
-            "entropy": entropy,
+            "entropy": values.entropy,
             "clip_low": terms.clipped_low,
             "clip_high": terms.clipped_high,
-            "mismatch_abs": (own - batch.sampled).abs(),
-            "mismatch_k3": k3(batch.sampled, own),
-            "mismatch_max": (own - batch.sampled).abs(),
+            "mismatch_abs": away.abs(),
+            "mismatch_k3": kl_divergence(batch.sampled, own),
+            "mismatch_max": away.abs(),
         }
-        if spec.kl_coef <= 0:
-            return terms.loss, seen
-        if index not in memory.reference:
-            memory.reference[index] = self._reference_logprobs(batch)
-        kl = k3(logprobs, memory.reference[index])
-        return terms.loss + spec.kl_coef * kl, seen | {"kl": kl.detach()}
+        each = terms.loss
+        if spec.importance_cap:
+            each = each * truncated_importance(own, batch.sampled, spec.importance_cap)
+        if spec.sequence_gate is not None:
+            passed = sequence_gate(own, batch.sampled, step.sequence(batch), *spec.sequence_gate)
+            each, seen = each * passed, seen | {"gated": ~passed}
+        if spec.kl_coef > 0:
+            if index not in memory.reference:
+                memory.reference[index] = self._reference_logprobs(batch)
+            kl = kl_divergence(values.logprobs, memory.reference[index], spec.kl_estimator)
+            each, seen = each + spec.kl_coef * kl, seen | {"kl": kl.detach()}
+        return (each * step.of_tokens(step.weights, batch)).sum(), seen
+
+    def _policy_terms(self, logprobs: Tensor, old: Tensor, batch: Packed, step: _Step) -> PolicyTerms:
+        spec = self._settings
+        advantages = step.advantage(batch)
+        high: float | Tensor = spec.clip_high
+        if spec.adaptive_clip:
+            high = adaptive_clip(spec.clip_high, step.of_tokens(step.success, batch), spec.adaptive_clip)
+        match Loss(spec.loss):
+            case Loss.GSPO:
+                return gspo_policy_loss(logprobs, old, advantages, step.sequence(batch), spec.clip_low, high)
+            case Loss.CISPO:
+                return cispo_policy_loss(logprobs, old, advantages, spec.clip_low, high)
+            case _:
+                return clipped_policy_loss(logprobs, old, advantages, spec.clip_low, high, spec.dual_clip)
 
     def _reference_logprobs(self, batch: Packed) -> Tensor:
         base = self._model if self._reference is None else self._reference
         adapter_off = self._model.disable_adapter() if self._reference is None else nullcontext()
         with torch.no_grad(), adapter_off, model_mode(base, training=False):
-            return agent_logprobs(base, batch, self._settings.temperature)[0]
+            return token_values(base, batch, self._settings.temperature).logprobs
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is known of a step's samples before the first forward pass; lists have an entry a sample."""
+
+    tokens: int
+    episodes: list[int]
+    """the number of the sample's episode"""
+    weights: list[float]
+    """of one token in the loss"""
+    success: list[float]
+    advantages: list[list[float]]
+    """one for each agent token"""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], spec: GrpoSpec) -> _Step:
+        counts = [agent_tokens(sample.row) for sample in samples]
+        numbers: dict[Any, int] = {}
+        episodes = [
+            numbers.setdefault(("row", i) if sample.episode is None else sample.episode, len(numbers))
+            for i, sample in enumerate(samples)
+        ]
+        sizes = [0] * len(numbers)
+        for episode, count in zip(episodes, counts, strict=True):
+            sizes[episode] += count
+        weight = token_weights(spec.loss, sizes, spec.loss_length)
+        advantages = [
+            list(each) if isinstance(each := sample.advantage, tuple) else [each] * count
+            for sample, count in zip(samples, counts, strict=True)
+        ]
+        if any(len(each) != count for each, count in zip(advantages, counts, strict=True)):
+            raise ValueError("a sample needs one advantage, or one for each of its agent tokens")
+        success = [sample.success_rate for sample in samples]
+        return cls(sum(counts), episodes, [weight[e] for e in episodes], success, advantages)
+
+    def of_tokens(self, values: Sequence[float], batch: Packed) -> Tensor:
+        """A value a sample, at each of its tokens."""
+        return torch.tensor(values, dtype=torch.float32, device=batch.item.device)[batch.item]
+
+    def advantage(self, batch: Packed) -> Tensor:
+        pairs = zip(batch.item.tolist(), batch.nth.tolist(), strict=True)
+        return torch.tensor([self.advantages[i][n] for i, n in pairs], dtype=torch.float32, device=batch.item.device)
+
+    def sequence(self, batch: Packed) -> Tensor:
+        """The episode of each token, numbered from 0 within the micro-batch."""
+        numbers = torch.tensor(self.episodes, device=batch.item.device)[batch.item]
+        return torch.unique(numbers, return_inverse=True)[1]
 
 
 @dataclass

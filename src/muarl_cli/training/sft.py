@@ -18,10 +18,11 @@ from torch import Tensor
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
-from muarl_cli.training.batching import epoch_order, micro_batches, rows_digest
-from muarl_cli.training.forward import agent_tokens, selected_logits
-from muarl_cli.training.losses import token_nll
+from muarl_cli.training.attention import packed_attention
+from muarl_cli.training.forward import token_values
 from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
+from muarl_cli.training.order import epoch_order, rows_digest
+from muarl_cli.training.packing import agent_tokens, micro_batches
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,15 @@ class SftTrainer:
         """Loss and accuracy a token; with gradients where they are enabled, of the whole step's mean."""
         loss = torch.zeros((), dtype=torch.float64)
         hits = 0
-        for batch in micro_batches(rows, [1.0] * len(rows), self._settings.micro_batch_tokens, self._device):
-            logits = selected_logits(self._model, batch.ids, batch.rows, batch.columns - 1)
-            nll = token_nll(logits, batch.targets).sum() / count
-            if torch.is_grad_enabled():
-                nll.backward()
-                self._optimiser.collect()
+        for batch in micro_batches(rows, self._settings.micro_batch_tokens, self._device):
+            with packed_attention(self._model):
+                values = token_values(self._model, batch)
+                nll = -values.logprobs.sum() / count
+                if torch.is_grad_enabled():
+                    nll.backward()
+            self._optimiser.collect()
             loss += nll.detach().double().cpu()
-            hits += int((logits.detach().argmax(-1) == batch.targets).sum())
+            hits += int(values.likeliest.sum())
         return float(loss), hits / count
 
     def _own_random_stream(self) -> Any:

@@ -31,7 +31,6 @@ def copy_warmup(model: Any, tokenizer: Any, spec: WarmupSpec, seed: int) -> Iter
     import torch
 
     from muarl_cli.hashing import derive_seed
-    from muarl_cli.training.forward import selected_logits
 
     controls = set(tokenizer.get_added_vocab().values())
     words = torch.tensor([i for i in range(len(tokenizer)) if i not in controls])
@@ -43,7 +42,7 @@ def copy_warmup(model: Any, tokenizer: Any, spec: WarmupSpec, seed: int) -> Iter
             group["lr"] = spec.lr * min(1.0, (step + 1) / 20) * (1.0 - 0.9 * step / spec.steps)
         draw = torch.Generator().manual_seed(derive_seed(seed, "warmup", step))
         ids, rows, columns = _copy_batch(words, digits, spec, draw)
-        logits = selected_logits(model, ids, rows, columns - 1)
+        logits = model(input_ids=ids, use_cache=False).logits[rows, columns - 1]
         targets = ids[rows, columns]
         loss = torch.nn.functional.cross_entropy(logits, targets)
         optimiser.zero_grad(set_to_none=True)

@@ -67,7 +67,8 @@ class AgendaUser:
             self.at = 0
             return self.language.phrase("hello", self.rng) + self._open(), None, ()
         goal = self.goals[self.at]
-        slots, values = self.language.intents[goal.intent].slots, (goal.slots, goal.final)
+        slots = self.language.intents[goal.intent].slots
+        values = (goal.slots, goal.final) if goal.change else (goal.slots,)
         act, asked = hear(heard, slots, self._patterns, values, self.consented or self.wrote)
         if self.wrote and act in (Act.MORE, Act.BYE, Act.WAIT, Act.UNCLEAR):
             act = Act.REPORT  # something was written and the agent moves on: that is a report, however it is worded

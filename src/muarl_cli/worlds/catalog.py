@@ -6,17 +6,18 @@ Invariant: a source that is not installed is an error that says how to get it, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2")
+SOURCES = ("builtin", "tau2", "tau1", "bfcl", "acebench")
 DESCRIBED = (".yaml", ".yml", ".json")
 """a source that is a file: a scenario that is only described (`worlds.described`)"""
 QUERIES = ".jsonl"
 """a source that is a file of queries which a model wrote (`worlds.written`)"""
-PLANNED = ("mcp", "tau1", "bfcl", "acebench")
+PLANNED = ("mcp",)
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -26,9 +27,21 @@ def scenario_of(source: str, name: str) -> Scenario:
 
         return builtin(name)
     if source == "tau2":
-        from muarl_cli.benchmarks.tau2 import tau2_scenario
+        from muarl_cli.benchmarks.tau2_sources import tau2_source
 
-        return tau2_scenario(name)
+        return tau2_source(name)
+    if source == "tau1":
+        from muarl_cli.benchmarks.tau1 import tau1_scenario
+
+        return tau1_scenario(name)
+    if source == "bfcl":
+        from muarl_cli.benchmarks.bfcl import bfcl_scenario
+
+        return bfcl_scenario(name)
+    if source == "acebench":
+        from muarl_cli.benchmarks.acebench import acebench_scenario
+
+        return acebench_scenario(name)
     if source.endswith(QUERIES):
         from muarl_cli.worlds.written import written
 
@@ -37,6 +50,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.described import described
 
         return described(source)
+    if (Path(source) / "shapes.jsonl").exists():
+        from muarl_cli.worlds.imported import imported
+
+        return imported(source, name)
     known = "is not there yet" if source in PLANNED else "is unknown"
     raise MuarlError(
         f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
@@ -57,18 +74,20 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
     return list(found.values())
 
 
-def benchmark_sets() -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
-    """Every task set that is for testing and is installed here: the built-in test and dev splits, and all splits of the
-    benchmarks. What is not installed is left out."""
-    from muarl_cli.benchmarks.tau2_package import DOMAINS
+def test_sets(benchmarks: bool) -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
+    """Every task set that is for testing: the built-in test and dev splits, and with `benchmarks` all splits of the
+    benchmarks that are installed here (which takes their packages half a minute). What is not installed is left out."""
+    from muarl_cli.benchmarks.provider import providers
     from muarl_cli.worlds.domain import BUILTIN
 
     places: list[tuple[str, str, tuple[str, ...]]] = [("builtin", name, ("test", "dev")) for name in BUILTIN]
-    places += [("tau2", name, ()) for name in sorted(DOMAINS)]
+    others = providers().values() if benchmarks else ()
+    known = [provider for provider in others if provider.name in SOURCES and provider.status().ready]
+    places += [(provider.name, domain, ()) for provider in known for domain in provider.domains]
     for source, name, splits in places:
         try:
             scenario = scenario_of(source, name)
             for split in splits or scenario.splits():
                 yield f"{source}:{name}:{split}", scenario, scenario.tasks(split)
-        except (MuarlError, ModuleNotFoundError):
+        except (MuarlError, ImportError, OSError):  # a part of a benchmark that is not installed
             continue

@@ -21,7 +21,7 @@ from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.protocols import World
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.generator import SPLIT_SIZES, TaskGenerator
+from muarl_cli.worlds.generator import SHAPES, SPLIT_SIZES, TaskGenerator
 from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import Language, language_from, value_text
 from muarl_cli.worlds.memory import Tables, cut, leaves, schema_of
@@ -29,7 +29,7 @@ from muarl_cli.worlds.scenario import Outcome, Task
 from muarl_cli.worlds.store import Base
 from muarl_cli.worlds.toolkit import StoreWorld
 
-BUILTIN = ("retail", "library")
+BUILTIN = ("job_application", "course_registration", "rental", "meeting_room", "library", "retail")
 """the order in which `--scenarios N` takes them"""
 STATE_SEED = 1
 AFTER_WRITE = "inject:mind_change_after_write"
@@ -49,6 +49,8 @@ class Domain:
         self.greeting: str = data["greeting"]
         self.rules: Sequence[Mapping[str, Any]] = data["rules"]
         self.language: Language = language_from(data)
+        shapes = data.get("shapes")
+        self._shapes = {tuple(words.split()): n for words, n in shapes.items()} if shapes else SHAPES
         self._module = tools
         self.tools = tuple(t.spec for t in tools.TOOLS.values())
         self._gold: dict[str, str] = {}
@@ -65,9 +67,13 @@ class Domain:
                 code=ExitCode.USAGE,
             )
         if split not in self._tasks:
-            generator = TaskGenerator(self.name, self.language, self._module, self._tables)
-            self._tasks.update(generator.splits(up_to=split))
+            self._tasks.update(self.generator.splits(up_to=split))
         return self._tasks[split]
+
+    @property
+    def generator(self) -> TaskGenerator:
+        """A fresh generator of this domain's tasks."""
+        return TaskGenerator(self.name, self.language, self._module, self._tables, self._shapes)
 
     @cached_property
     def _tables(self) -> Any:
@@ -156,6 +162,10 @@ class Domain:
                 lines.append(
                     f"- When the agent asks you to confirm, you change your mind: {words} shall be "
                     f"{value_text(goal.change.value)} instead. If it was already done without asking, say so then."
+                )
+            if self.language.rivals(intent):
+                lines.append(
+                    "- How this is carried out is for the agent to say: agree to it where your values are right."
                 )
             if goal.refused:
                 lines.append("- If the agent says that this is not possible, accept it.")

@@ -7,7 +7,7 @@ dev splits are drawn first, so that they do not depend on how many training task
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,8 @@ from muarl_cli.worlds.scenario import GoldCall, Task
 
 SPLIT_SIZES = {"test": 240, "dev": 120, "train": 2400}
 SHAPES = {("write",): 30, ("write", "write"): 50, ("refused", "write"): 12, ("refused",): 5}
-"""how many goals a task has and which of them the domain must refuse; weights"""
+"""how many goals a task has and which of them the domain must refuse; weights, before tasks that a domain's state does
+not hold are thrown away. A domain in which that happens often gives its own."""
 CHANGE_SHARE = 0.65
 """share of tasks in which the user changes their mind: what separates an agent that asks from one that does not"""
 UNKNOWN_SHARE = 0.12
@@ -29,9 +30,16 @@ TELL_SHARE = 0.7
 class TaskGenerator:
     """Draws the tasks of one domain."""
 
-    def __init__(self, name: str, language: Language, module: ModuleType, tables: Mapping[str, Any]) -> None:
-        self.name, self.language, self.module, self.tables = name, language, module, tables
-        self._subjects = module.subjects(tables)
+    def __init__(
+        self,
+        name: str,
+        language: Language,
+        module: ModuleType,
+        tables: Mapping[str, Any],
+        shapes: Mapping[tuple[str, ...], int] = SHAPES,
+    ) -> None:
+        self.name, self.language, self.module, self.tables, self.shapes = name, language, module, tables, shapes
+        self.subjects = module.subjects(tables)
         self._task_hashes: set[str] = set()
         self._write_hashes: set[str] = set()
 
@@ -58,8 +66,8 @@ class TaskGenerator:
         return tuple(tasks)
 
     def _draw(self, rng: random.Random, split: str, number: int) -> Task | None:
-        shape = rng.choices(list(SHAPES), list(SHAPES.values()))[0]
-        subject = rng.choice(self._subjects)
+        shape = rng.choices(list(self.shapes), list(self.shapes.values()))[0]
+        subject = rng.choice(self.subjects)
         changing = rng.randrange(len(shape)) if rng.random() < CHANGE_SHARE else -1
         if changing >= 0 and shape[changing] == "refused" and "write" in shape:
             changing = shape.index("write")
@@ -70,9 +78,9 @@ class TaskGenerator:
             goal = self._goal(rng, subject, kind, used, changing == place, taken, last)
             if goal is None:
                 return None
-            used = dict(goal.slots) | {"intent": goal.intent}
+            used = dict(goal.slots) | {"intent": goal.intent, "refused": goal.refused}
             goals.append(_still_unknown(goal, goals))
-        return self._task(split, number, goals)
+        return self.task(split, number, goals)
 
     def _goal(
         self,
@@ -112,7 +120,8 @@ class TaskGenerator:
         needed = {slot: slots[slot] for slot in intent.slots}
         return Goal(intent.name, needed, tuple(tell), unknown, planned, refused)
 
-    def _task(self, split: str, number: int, goals: list[Goal]) -> Task:
+    def task(self, split: str, number: int, goals: Sequence[Goal]) -> Task:
+        """The task of these goals, with the gold calls that they make."""
         gold: list[GoldCall] = []
         writes: list[GoldCall] = []
         for goal in goals:

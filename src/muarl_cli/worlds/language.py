@@ -101,6 +101,10 @@ class Language:
     def fill(self, template: str, slots: Mapping[str, Any]) -> str:
         return template.format(**{name: value_text(value) for name, value in slots.items()})
 
+    def rivals(self, intent: Intent) -> list[Intent]:
+        """Other intents that open with the same words: what a read says, and the policy, decide between them."""
+        return [other for other in self.intents.values() if other is not intent and other.open == intent.open]
+
     def write_call(self, intent: Intent, slots: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the intent's write, with the values of its slots."""
         arguments: dict[str, Any] = {}

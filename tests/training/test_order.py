@@ -1,4 +1,4 @@
-"""Splits, orders and the learning rate: pure functions with nothing lost."""
+"""Orders and the learning rate: pure functions with nothing lost."""
 
 from __future__ import annotations
 
@@ -10,46 +10,9 @@ from fakes.toys import toy_row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muarl_cli.conversation.protocols import Owner, TokenRow
-from muarl_cli.training.batching import epoch_order, micro_batches, rows_digest, split_by_tokens
+from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.training.optim import lr_at
-
-LENGTHS = st.lists(st.integers(1, 300), max_size=40)
-
-
-@given(LENGTHS, st.integers(1, 2000))
-def test_a_split_holds_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = split_by_tokens(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[i] for i in batch)
-        assert len(batch) == 1 or len(batch) * longest <= budget
-        assert min(lengths[i] for i in batch) >= 0.75 * longest
-
-
-@given(LENGTHS, st.integers(1, 2000))
-def test_the_largest_rows_come_first(lengths: list[int], budget: int) -> None:
-    heads = [lengths[batch[0]] for batch in split_by_tokens(lengths, budget)]
-    assert heads == sorted(lengths, reverse=True)[:1] + heads[1:]
-    assert heads == sorted(heads, reverse=True)
-
-
-def test_micro_batches_carry_each_agent_token_with_its_logprob_and_weight() -> None:
-    rows = [toy_row(seed, length) for seed, length in enumerate((5, 30, 12, 29, 3))]
-    silent = replace(rows[0], owners=(int(Owner.USER),) * 5)
-    weights = [0.5, -1.0, 2.0, 3.0, -4.0, 9.0]
-    seen = []
-    for batch in micro_batches([*rows, silent], weights, 64, "cpu"):
-        assert batch.ids.numel() <= 64
-        seen += list(zip(batch.targets.tolist(), batch.sampled.tolist(), batch.weights.tolist(), strict=True))
-    expected = [
-        (row.ids[t], pytest.approx(row.logprobs[t], abs=1e-6), weight)
-        for row, weight in zip(rows, weights, strict=False)
-        for t in range(1, len(row.ids))
-        if row.owners[t] == Owner.AGENT
-    ]
-    assert len(seen) == len(expected)
-    assert sorted(seen) == sorted(expected, key=lambda entry: (entry[0], entry[1].expected, entry[2]))
+from muarl_cli.training.order import epoch_order, rows_digest
 
 
 @given(st.integers(1, 200), st.integers(0, 2**62), st.integers(0, 50))

@@ -1,0 +1,201 @@
+"""The rollouts of an RL step: whose conversations are held, what they were worth, and what is learned from them.
+
+A *slot* is one of the G places of a group. An invalid episode leaves its slot empty: the slot is played again (at most
+`retry_faults` times), and what is still empty then leaves the loss and the group's baseline. A group that teaches
+nothing, because too few of its slots are valid or all of them ended alike, is replaced by another task (at most
+`refill_rounds` times). Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a
+killed run draws the same tasks again and finds the episodes that were already held.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from muarl_cli.conversation.episode import Episode
+from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.hashing import derive_seed
+from muarl_cli.pipeline.play import Job
+from muarl_cli.scoring.rewards import reward_of, turn_rewards
+from muarl_cli.settings.models import RlTrain
+from muarl_cli.worlds.scenario import Scenario, Task
+
+
+class TaskStream:
+    """Tasks in the order of training: a fresh permutation an epoch, seeded; `at` is the position to resume from."""
+
+    def __init__(self, tasks: Sequence[tuple[Scenario, Task]], seed: int, at: int = 0) -> None:
+        self.tasks, self.seed, self.at = tasks, seed, at
+
+    def next(self, count: int) -> list[tuple[Scenario, Task]]:
+        return [self._one() for _ in range(count)]
+
+    def _one(self) -> tuple[Scenario, Task]:
+        epoch, place = divmod(self.at, len(self.tasks))
+        order = list(range(len(self.tasks)))
+        random.Random(derive_seed(self.seed, "order", epoch)).shuffle(order)
+        self.at += 1
+        return self.tasks[order[place]]
+
+
+class Plays(Protocol):
+    """What holds conversations: `pipeline.play.Player`."""
+
+    async def run(self, jobs: Sequence[Job]) -> list[Episode]: ...
+
+
+@dataclass
+class Group:
+    """The slots of one task, with the last episode that was held in each."""
+
+    scenario: Scenario
+    task: Task
+    episodes: list[Episode]
+    rewards: list[float | None]
+    """None: the slot is empty"""
+    advantages: list[float | tuple[float, ...]] = field(default_factory=list)
+    """one a slot, or one for each of its agent turns; empty until the batch is complete"""
+
+    @property
+    def success_rate(self) -> float:
+        valid = [e.reward or 0.0 for e in self.episodes if e.valid]
+        return sum(reward >= 1.0 for reward in valid) / max(1, len(valid))
+
+
+@dataclass
+class Batch:
+    """The rollouts of one step."""
+
+    groups: list[Group] = field(default_factory=list)
+    kept: list[Group] = field(default_factory=list)
+    """those that teach something"""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """groups that do not, by reason"""
+    faults: Counter[str] = field(default_factory=Counter)
+    """invalid episodes by end reason, those of slots that were filled later included"""
+    episodes: int = 0
+    """conversations held, all attempts"""
+
+
+async def collect(
+    settings: RlTrain, player: Plays, stream: TaskStream, make_job: Callable[[Scenario, Task, int], Job]
+) -> Batch:
+    """Hold the conversations of a step. `make_job(scenario, task, slot)` names one."""
+    from muarl_cli.training.advantages import Method, group_advantages
+
+    batch = Batch()
+    for _ in range(1 + settings.refill_rounds):
+        missing = settings.prompts_per_step - len(batch.kept)
+        if not missing:
+            break
+        drawn = stream.next(missing)
+        jobs = [make_job(scenario, task, slot) for scenario, task in drawn for slot in range(settings.group)]
+        episodes = await _with_retries(player, jobs, settings.retry_faults, batch)
+        for number, (scenario, task) in enumerate(drawn):
+            slots = episodes[number * settings.group : (number + 1) * settings.group]
+            group = Group(scenario, task, slots, [reward_of(settings.reward, e, scenario, task) for e in slots])
+            batch.groups.append(group)
+            found = group_advantages(group.rewards, Method.MEAN)
+            if found.kept:
+                batch.kept.append(group)
+            else:
+                batch.dropped[found.why] += 1
+    _compare(batch, settings)
+    return batch
+
+
+async def _with_retries(player: Plays, jobs: Sequence[Job], retries: int, batch: Batch) -> list[Episode]:
+    """An episode a job; slots that ended in a fault are played again under the same id, as another attempt."""
+    episodes = await player.run(jobs)
+    held = len(jobs)
+    for attempt in range(1, retries + 1):
+        empty = [place for place, episode in enumerate(episodes) if not episode.valid]
+        if not empty:
+            break
+        batch.faults.update(episodes[place].end.reason.value for place in empty)
+        again = [replace(jobs[place], key=replace(jobs[place].key, attempt=attempt)) for place in empty]
+        held += len(again)
+        for place, episode in zip(empty, await player.run(again), strict=True):
+            episodes[place] = episode
+    batch.episodes += held
+    batch.faults.update(episode.end.reason.value for episode in episodes if not episode.valid)
+    return episodes
+
+
+def _compare(batch: Batch, settings: RlTrain) -> None:
+    """Advantages of all kept groups, once the whole batch is known."""
+    from muarl_cli.training.advantages import deviation, group_advantages, turn_advantages
+
+    spread = deviation([r for group in batch.groups for r in group.rewards if r is not None])
+    for group in batch.kept:
+        if settings.credit == "turn":
+            earned = [turn_rewards(settings.reward, e, group.scenario, group.task) for e in group.episodes]
+            group.advantages = list(turn_advantages(earned, settings.advantage))
+        else:
+            group.advantages = list(group_advantages(group.rewards, settings.advantage, spread).advantages)
+
+
+def samples_of(batch: Batch) -> list[Any]:
+    """One sample a token row of every filled slot of the kept groups."""
+    from muarl_cli.training.grpo import Sample
+
+    samples = []
+    number = 0
+    for group in batch.kept:
+        for episode, reward, advantage in zip(group.episodes, group.rewards, group.advantages, strict=True):
+            if reward is None:
+                continue
+            number += 1
+            each = _by_token(episode.rows, advantage) if isinstance(advantage, tuple) else None
+            for place, row in enumerate(episode.rows):
+                worth = each[place] if each is not None else advantage
+                samples.append(Sample(row, worth, number, group.success_rate))
+    return samples
+
+
+def _by_token(rows: Sequence[TokenRow], turns: Sequence[float]) -> list[tuple[float, ...]]:
+    """The advantage of each agent token of each row: a run of agent tokens is one turn, counted through all rows. A run
+    after the last turn of the log is one that a limit cut off; it counts with the last."""
+    found = []
+    turn = -1
+    for row in rows:
+        before = int(Owner.TEMPLATE)
+        values = []
+        for place, owner in enumerate(row.owners):
+            turn += owner == Owner.AGENT and before != Owner.AGENT
+            before = owner
+            if owner == Owner.AGENT and place:
+                values.append(turns[min(turn, len(turns) - 1)])
+        found.append(tuple(values))
+    if turn + 1 < len(turns):
+        raise ValueError(f"{len(turns)} agent turns in the log, but {turn + 1} in the tokens")
+    return found
+
+
+def step_metrics(batch: Batch) -> dict[str, Any]:
+    """What the rollouts of a step say: rewards, shares, turns (both counts), tokens, faults by kind."""
+    episodes = [e for group in batch.groups for e in group.episodes]
+    valid = [e for e in episodes if e.valid]
+    outcomes = [[e.reward for e in group.episodes if e.valid and e.reward is not None] for group in batch.groups]
+    judged = [r for r in outcomes if r]
+    count = max(1, len(valid))
+    earned = [r for group in batch.groups for r in group.rewards if r is not None]
+    return {
+        "reward": sum(earned) / max(1, len(earned)),
+        "outcome": sum(e.reward or 0.0 for e in valid) / count,
+        "all_correct": sum(min(r) == 1 for r in judged) / max(1, len(judged)),
+        "all_wrong": sum(max(r) == 0 for r in judged) / max(1, len(judged)),
+        "groups": len(batch.groups),
+        "groups_kept": len(batch.kept),
+        "dropped": dict(batch.dropped),
+        "episodes": batch.episodes,
+        "valid_share": len(valid) / max(1, len(episodes)),
+        "turns": sum(e.usage["turns"] for e in valid) / count,
+        "tool_calls": sum(e.usage["tool_calls"] for e in valid) / count,
+        "agent_tokens_per_episode": sum(e.usage["agent_tokens"] for e in valid) / count,
+        "ends": dict(sorted(Counter(e.end.reason.value for e in episodes).items())),
+        "faults": dict(sorted(batch.faults.items())),
+    }

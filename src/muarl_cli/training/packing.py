@@ -1,0 +1,192 @@
+"""Token rows as one flat line without padding, on which rows that begin alike share their beginning.
+
+The conversations of a scenario all begin with the same policy text and tool schemas, those of a task with the same user
+too. Here the common beginning of a micro-batch's rows stands once, as a *root*; each row goes on from it as a *span*
+that sees the root and itself. What is computed is what the plain model computes on each row alone, for fewer tokens:
+causal attention never looks ahead, so a beginning does not depend on what follows it, and gradients add up in it.
+
+Invariant: every agent token of every row appears exactly once, whatever is shared. A row's first token is never
+predicted, whoever owns it. Oracle: tests/training/test_packing.py against the plain forward pass, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from muarl_cli.conversation.protocols import Owner, TokenRow
+
+SHORTEST_ROOT = 32
+"""tokens; a shorter common beginning is not worth an attention call of its own"""
+_FAMILY = 64
+"""rows whose first tokens are the same this far can share a root"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens [start, end) of the line. They see [root_start, root_end), and themselves causally."""
+
+    start: int
+    end: int
+    root_start: int = 0
+    root_end: int = 0
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A micro-batch of T tokens with N agent tokens in it. All tensors are flat; N-long ones are in the rows' order.
+
+    The prediction of agent token n is made at `places[n]`; `item[n]` is its row's index in what was packed, `nth[n]`
+    counts the agent tokens within that row.
+    """
+
+    ids: Tensor
+    """(T,)"""
+    positions: Tensor
+    """(T,) the place of each token in its own row"""
+    spans: tuple[Span, ...]
+    places: Tensor
+    """(N,)"""
+    targets: Tensor
+    """(N,)"""
+    sampled: Tensor
+    """(N,) log-probabilities that the tokens were sampled with"""
+    item: Tensor
+    """(N,)"""
+    nth: Tensor
+    """(N,)"""
+
+
+def agent_places(row: TokenRow) -> list[int]:
+    """The places of a row's tokens that carry a loss."""
+    return [place for place, owner in enumerate(row.owners) if owner == Owner.AGENT and place]
+
+
+def agent_tokens(row: TokenRow) -> int:
+    """How many tokens of a row carry a loss."""
+    return sum(1 for owner in row.owners[1:] if owner == Owner.AGENT)
+
+
+def common_length(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all rows begin with."""
+    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+@dataclass(frozen=True)
+class Family:
+    """Rows of one micro-batch, as indices, that share their first `root` tokens (0: they share nothing)."""
+
+    root: int
+    members: tuple[int, ...]
+
+    def tokens(self, lengths: Sequence[int]) -> int:
+        return self.root + sum(lengths[i] - self.root for i in self.members)
+
+
+def plan(rows: Sequence[TokenRow], units: Sequence[int], budget: int, share: bool = True) -> list[tuple[Family, ...]]:
+    """Which rows go into which micro-batch of at most `budget` tokens, and what they share there.
+
+    `units` numbers what must not be split (the rows of an episode, where a loss needs all of them); a unit larger than
+    the budget goes alone. Rows without agent tokens are left out. Largest first, so that memory runs out at once or
+    never. A pure function of its arguments.
+    """
+    lengths = [len(row.ids) for row in rows]
+    kept = [i for i, row in enumerate(rows) if agent_tokens(row)]
+    whole: dict[int, list[int]] = {}
+    for i in kept:
+        whole.setdefault(units[i], []).append(i)
+    families: dict[tuple[int, ...], list[list[int]]] = {}
+    for members in whole.values():
+        starts = {rows[i].ids[:_FAMILY] for i in members}
+        key = starts.pop() if share and len(starts) == 1 else ()
+        families.setdefault(key, []).append(members)
+    chunks: list[Family] = []
+    loose = list(families.pop((), []))
+    for together in families.values():
+        root = common_length([rows[i] for unit in together for i in unit]) if sum(map(len, together)) > 1 else 0
+        if root < SHORTEST_ROOT:
+            loose += together
+        else:
+            chunks += _chunks(together, root, lengths, budget)
+    chunks += _chunks(loose, 0, lengths, budget)
+    return _filled(chunks, lengths, budget)
+
+
+def _chunks(units: Sequence[list[int]], root: int, lengths: Sequence[int], budget: int) -> Iterator[Family]:
+    """Families of whole units within the budget, longest units first."""
+    open_: list[int] = []
+    size = root
+    for unit in sorted(units, key=lambda unit: (-sum(lengths[i] for i in unit), unit[0])):
+        more = sum(lengths[i] - root for i in unit)
+        if open_ and size + more > budget:
+            yield Family(root, tuple(open_))
+            open_, size = [], root
+        open_ += unit
+        size += more
+    if open_:
+        yield Family(root, tuple(open_))
+
+
+def _filled(chunks: Sequence[Family], lengths: Sequence[int], budget: int) -> list[tuple[Family, ...]]:
+    """Chunks that fit together in one micro-batch, first fit, largest first."""
+    batches: list[tuple[int, list[Family]]] = []
+    for chunk in sorted(chunks, key=lambda chunk: (-chunk.tokens(lengths), chunk.members[0])):
+        size = chunk.tokens(lengths)
+        for number, (used, members) in enumerate(batches):
+            if used + size <= budget:
+                batches[number] = (used + size, [*members, chunk])
+                break
+        else:
+            batches.append((size, [chunk]))
+    return [tuple(members) for _, members in batches]
+
+
+def pack(rows: Sequence[TokenRow], families: Sequence[Family], device: torch.device | str) -> Packed:
+    """The rows named by `families` as one line; `item` counts in `rows`."""
+    ids: list[int] = []
+    positions: list[int] = []
+    spans: list[Span] = []
+    places: list[int] = []
+    targets: list[int] = []
+    sampled: list[float] = []
+    item: list[int] = []
+    nth: list[int] = []
+    for family in families:
+        root = len(ids)
+        if family.root:
+            ids += rows[family.members[0]].ids[: family.root]
+            positions += range(family.root)
+            spans.append(Span(root, root + family.root))
+        for index in family.members:
+            row, start = rows[index], len(ids)
+            if len(row.ids) > family.root:
+                ids += row.ids[family.root :]
+                positions += range(family.root, len(row.ids))
+                seen = (root, root + family.root) if family.root else (0, 0)
+                spans.append(Span(start, len(ids), *seen))
+            for number, place in enumerate(agent_places(row)):
+                before = place - 1
+                places.append(root + before if before < family.root else start + before - family.root)
+                targets.append(row.ids[place])
+                sampled.append(row.logprobs[place])
+                item.append(index)
+                nth.append(number)
+    whole = [torch.tensor(each, dtype=torch.long) for each in (ids, positions, places, targets, item, nth)]
+    moved = [each.to(device) for each in [*whole, torch.tensor(sampled, dtype=torch.float32)]]
+    return Packed(moved[0], moved[1], tuple(spans), moved[2], moved[3], moved[6], moved[4], moved[5])
+
+
+def micro_batches(
+    rows: Sequence[TokenRow],
+    budget: int,
+    device: torch.device | str,
+    units: Sequence[int] | None = None,
+    share: bool = True,
+) -> Iterator[Packed]:
+    """The rows that have agent tokens, within `budget` tokens each; see `plan`."""
+    for families in plan(rows, range(len(rows)) if units is None else units, budget, share):
+        yield pack(rows, families, device)
