@@ -103,15 +103,17 @@ def language(subject: Subject) -> list[Reason]:
     spoken = {speech.language_of(subject.scenario.policy)} | {
         speech.language_of("\n".join(line.text for line in trace.user))
     }
+    spoken -= {""}
     found = []
     for line in trace.agent:
         if speech.foreign_letters(line.text, scripts) > _FOREIGN_LETTERS:
             script = speech.script_of(line.text).lower() or "another"
             found.append(Reason(Filter.LANGUAGE, "script", f"written in {script} script", line.at))
-        elif other := {code for part in _SENTENCE.split(line.text) if (code := speech.language_of(part))} - spoken:
-            if spoken - {""}:
-                why = f"speaks {'/'.join(sorted(other))}, not {'/'.join(sorted(spoken - {''}))}"
-                found.append(Reason(Filter.LANGUAGE, "other", why, line.at))
+            continue
+        parts = _SENTENCE.split(line.text) if spoken else []
+        if other := {code for part in parts if (code := speech.language_of(part))} - spoken:
+            why = f"speaks {'/'.join(sorted(other))}, not {'/'.join(sorted(spoken))}"
+            found.append(Reason(Filter.LANGUAGE, "other", why, line.at))
     return found
 
 
