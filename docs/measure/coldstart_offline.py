@@ -30,7 +30,7 @@ def main() -> None:
         started = time.monotonic()
         made = muarl("synth-coldstart", "--scenarios", "9", "--count", str(COUNT), "--out", out)
         seconds = time.monotonic() - started
-        verified = muarl("verify", out)
+        verified = muarl("verify", out, "--benchmarks")
         card = json.loads((Path(out) / "card.json").read_text())
     rows = card["scenarios"].values()
     print(

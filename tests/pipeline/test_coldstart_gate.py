@@ -150,11 +150,11 @@ class Judge:
 
 def test_a_committee_decides_by_more_than_half_and_every_reply_is_kept(tmp_path: Path) -> None:
     out, fake = tmp_path / "run", FakeOpenAI(Judge())
-    words = ["--count", "6", "--judge-models", "kind,strict,muddled", "max_attempts=8"]
+    words = ["--count", "6", "--judges-models", "kind,strict,muddled", "max_attempts=8"]
     with Running(fake) as url:
-        assert synth(out, *words, f"judge.base_url={url}") == 0
+        assert synth(out, *words, f"judges.base_url={url}") == 0
         asked = fake.count
-        assert synth(out, *words, f"judge.base_url={url}") == 0
+        assert synth(out, *words, f"judges.base_url={url}") == 0
     assert fake.count == asked, "a vote that is there is not asked for again"
     verdicts = read_verdicts(out)
     episodes = {e.episode_id: e for e in iter_episodes(out)}

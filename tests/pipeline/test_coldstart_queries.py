@@ -6,7 +6,6 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,10 +50,7 @@ class Roles(GoldBrain):
             + "; then ".join(wishes)
         )
         calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in task.gold]
-        self._by_opening[words] = (
-            SimpleNamespace(gold=task.gold, gold_writes=task.gold_writes, communicate=()),
-            LIBRARY,
-        )
+        self._by_opening[words] = (task, LIBRARY)
         self._by_prompt[words] = words
         row: dict[str, Any] = {"instruction": words, "persona": "in a hurry", "calls": calls}
         if rng.random() < self.spoil:

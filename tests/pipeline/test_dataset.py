@@ -236,11 +236,11 @@ def test_an_exported_row_renders_to_the_text_that_is_trained_on(cold: Path, tmp_
 
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    from muarl_cli.pipeline.parties import stage_of
     from muarl_cli.training.chat_format import ChatFormat
     from muarl_cli.training.demonstrations import encode_episode
     from muarl_cli.training.tokenizer import make_tokenizer
     from muarl_cli.worlds.domain import builtin
+    from muarl_cli.worlds.scenario import stage_of
 
     file = tmp_path / "rows.jsonl"
     assert main(["export", "chat", str(cold), "--out", str(file)]) == 0

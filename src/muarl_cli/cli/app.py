@@ -72,7 +72,6 @@ loop, five stages; each reads what the one before it wrote.
 """
 _FOOT = """\
 Options: --version, --help; --install-completion and --show-completion for your shell
-
 Example, offline and on two cores (`make demo` does all five stages):
   muarl synth-coldstart --profile tiny --out runs/demo/coldstart
 

@@ -21,7 +21,7 @@ synth_coldstart = stage_command(
     o.flag("tools", str, "executable, or simulated by --tool-model"),
     o.flag("tool_model", str, "a model that plays the tools", setting="tool.model"),
     o.flag("tool_base_url", str, "address that serves the tool model", setting="tool.base_url"),
-    o.flag("judge_models", str, "models that vote, separated by commas", setting="judge.models"),
+    o.flag("judges_models", str, "models that vote, separated by commas", setting="judges.models"),
     o.flag("accept", str, "verified, outcome or all"),
     *o.USER,
     *o.TALKING,

@@ -2,6 +2,7 @@
 
 Examples:
   muarl verify runs/cold
+  muarl verify runs/cold --benchmarks
   muarl verify runs/cold --accept verified --json
 """
 
@@ -21,6 +22,9 @@ SHOWN = 10
 def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of synth-coldstart")],
     accept: Annotated[str, typer.Option("--accept", help="verified, outcome or all; default: as the run")] = "",
+    benchmarks: Annotated[
+        bool, typer.Option("--benchmarks", help="also write overlap with every installed benchmark into the card")
+    ] = False,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:
@@ -32,7 +36,7 @@ def verify(
         raise MuarlError(f"--accept {accept!r} is unknown", next_step="verified, outcome or all")
     talk = Talk(json=json)
     with talk.data_only():
-        result = reverify.run(run, accept)
+        result = reverify.run(run, accept, benchmarks)
         failed = result["failed"]
         for key, reasons in list(failed.items())[:SHOWN]:
             talk.warn(f"{key}: {'; '.join(reasons)}")

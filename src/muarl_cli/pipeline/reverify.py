@@ -1,7 +1,7 @@
 """Verification once more, from the log alone: what was accepted must pass the filters again.
 
 Nothing is believed that the run said about itself: verdicts are made anew from `episodes.jsonl`, the scenario and the
-task, and the calls are carried out again on fresh worlds. Invariant: nothing is written.
+task, and the calls are carried out again on fresh worlds. Invariant: log and verdicts are left as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.pipeline.verification import write_card
 from muarl_cli.records.run import read_settings
 from muarl_cli.reports.run_view import load_runs
 from muarl_cli.verification.filters import chain
@@ -19,10 +20,11 @@ from muarl_cli.verification.subject import Filter, Subject
 from muarl_cli.verification.verify import verify
 
 
-def run(folder: Path, accept: str) -> dict[str, Any]:
+def run(folder: Path, accept: str, benchmarks: bool = False) -> dict[str, Any]:
     """Verify all accepted episodes of a run again.
 
-    `accept` names the filters, as the setting does; empty = those of the run. Returns `{"accepted", "passed", "carried
+    `accept` names the filters, as the setting does; empty = those of the run. With `benchmarks` the card is written
+    again, with the overlap with every benchmark that is installed. Returns `{"accepted", "passed", "carried
     out", "failed": {episode id: reasons}, "refused_for", "twice"}`. Raises `MuarlError` where there is nothing to
     verify.
     """
@@ -57,6 +59,9 @@ def run(folder: Path, accept: str) -> dict[str, Any]:
         if not verified.accepted:
             failed[episode.episode_id] = [str(reason) for reason in verified.reasons]
             codes.update({reason.key for reason in verified.reasons})
+    if benchmarks:
+        scenarios = {f"{s.source}:{s.name}": s for s, _ in view.tasks.values()}
+        write_card(folder, view.verdicts, [scenarios[name] for name in sorted(scenarios)], settings["split"], True)
     ids = Counter(e.episode_id for e in view.episodes)
     return {
         "filters": [f.value for f in checks],

@@ -39,8 +39,6 @@ STAGE = "synth-coldstart"
 _OWN = [("builtin", name) for name in BUILTIN]
 ORDER = (*_OWN[:-1], *(("mcp", name) for name in SHIPPED), _OWN[-1])
 """the printed order: `--scenarios N` takes the first N; the paper's five and four, then retail"""
-INVALID = "invalid"
-"""how the reason begins with which an invalid episode is not accepted"""
 
 
 def chosen(wanted: str) -> list[Scenario]:
@@ -98,7 +96,7 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
                 tasks=[mark for mark in marks if mark.task_hash in held],
             ),
         )
-        faults = sum(reason.startswith(INVALID) for verdict in verdicts.values() for reason in verdict["reasons"])
+        faults = sum(verdict["checks"]["ended"] == "fail" for verdict in verdicts.values())
         manners = Counter(str(e.agent["model"]) for e in accepted)
         summary: dict[str, Any] = {
             "accepted": len(accepted),

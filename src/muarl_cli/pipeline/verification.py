@@ -25,8 +25,8 @@ from muarl_cli.verification.duplicates import Seen, shingles
 from muarl_cli.verification.filters import chain
 from muarl_cli.verification.subject import Filter, Reason, Subject
 from muarl_cli.verification.verify import Verified, verify
-from muarl_cli.worlds.catalog import benchmark_sets
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.catalog import test_sets
+from muarl_cli.worlds.scenario import Task
 
 ENOUGH = "enough: the wanted count was reached"
 
@@ -85,7 +85,7 @@ class Gate:
 
 
 def _committee(settings: SynthColdstart, folder: Path) -> Any:
-    own = settings.judge
+    own = settings.judges
     if not own.models:
         return None
     from muarl_cli.verification.judges import Committee
@@ -101,12 +101,17 @@ def refusals_of(review: Review) -> list[Reason]:
 
 
 def write_card(
-    folder: Path, verdicts: Mapping[str, Mapping[str, Any]], scenarios: Sequence[Scenario], split: str
+    folder: Path,
+    verdicts: Mapping[str, Mapping[str, Any]],
+    scenarios: Sequence[Any],
+    split: str,
+    benchmarks: bool = False,
 ) -> dict[str, Any]:
-    """Write `card.json` and `card.md` into a run's folder; the card. Raises `MuarlError`."""
+    """Write `card.json` and `card.md` into a run's folder; the card. With `benchmarks`, overlap is also looked for in
+    every benchmark that is installed. Raises `MuarlError`."""
     known = {f"{s.source}:{s.name}": (s, s.tasks(split)) for s in scenarios}
     episodes = list(iter_episodes(folder))
-    card = data_card(episodes, verdicts, known, benchmark_sets())
+    card = data_card(episodes, verdicts, known, test_sets(benchmarks))
     card["tools"] = disagreement(episodes, {task.task_hash: (s, task) for s, tasks in known.values() for task in tasks})
     replace_file(folder / CARD, (json.dumps(canonical(card), indent=2, sort_keys=True) + "\n").encode("ascii"))
     replace_file(folder / CARD_TEXT, _card_text(card).encode())

@@ -101,7 +101,7 @@ class SynthColdstart(Conversations):
     """words of one message of the agent, for verified ones"""
     max_similarity: Annotated[float, Field(gt=0.6, le=1)]
     """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
-    judge: Judges
+    judges: Judges
     queries: Literal["template", "written"]
     """where tasks come from: the scenario's generator, or the teacher model, which writes queries and personas"""
     tools: Literal["executable", "simulated"]
@@ -379,7 +379,7 @@ FREE_KEYS = frozenset(
         "user.base_url",
         "user.cassette",
         "teacher.base_url",
-        "judge.base_url",
+        "judges.base_url",
         "tool.base_url",
         "base_url",
         "acebench_dir",

@@ -30,6 +30,7 @@ _MODEL_TALK = re.compile(
     r"|\bi (?:can ?not|can't|am unable to) (?:assist|help) with (?:that|this) request\b",
     re.I,
 )
+_SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 _FOREIGN_LETTERS = 0.2
 """share of letters from no script of the conversation, above which a message is in another language"""
 
@@ -102,15 +103,17 @@ def language(subject: Subject) -> list[Reason]:
     spoken = {speech.language_of(subject.scenario.policy)} | {
         speech.language_of("\n".join(line.text for line in trace.user))
     }
+    spoken -= {""}
     found = []
     for line in trace.agent:
         if speech.foreign_letters(line.text, scripts) > _FOREIGN_LETTERS:
             script = speech.script_of(line.text).lower() or "another"
             found.append(Reason(Filter.LANGUAGE, "script", f"written in {script} script", line.at))
-        elif (code := speech.language_of(line.text)) and spoken - {""} and code not in spoken:
-            found.append(
-                Reason(Filter.LANGUAGE, "other", f"speaks {code}, not {'/'.join(sorted(spoken - {''}))}", line.at)
-            )
+            continue
+        parts = _SENTENCE.split(line.text) if spoken else []
+        if other := {code for part in parts if (code := speech.language_of(part))} - spoken:
+            why = f"speaks {'/'.join(sorted(other))}, not {'/'.join(sorted(spoken))}"
+            found.append(Reason(Filter.LANGUAGE, "other", why, line.at))
     return found
 
 

@@ -7,7 +7,6 @@ empty gold-write hash matches nothing.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.events import Actor, Kind
 from muarl_cli.records.lineage import TaskMark, overlap
+from muarl_cli.scoring.wording import masked
 from muarl_cli.worlds.scenario import Task
 
 N = 13
@@ -25,8 +25,8 @@ Grams = frozenset[tuple[str, ...]]
 
 def grams(text: str) -> Grams:
     """The runs of 13 words of a text, numbers masked."""
-    words = ["0" if any(c.isdigit() for c in word) else word for word in re.findall(r"[\w'@.+-]*\w", text.lower())]
-    return frozenset(tuple(words[i : i + N]) for i in range(len(words) - N + 1))
+    words = masked(text)
+    return frozenset(words[i : i + N] for i in range(len(words) - N + 1))
 
 
 def against(

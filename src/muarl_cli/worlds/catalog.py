@@ -45,10 +45,6 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.benchmarks.acebench import acebench_scenario
 
         return acebench_scenario(name)
-    if (Path(source) / "shapes.jsonl").exists():
-        from muarl_cli.worlds.imported import imported
-
-        return imported(source, name)
     if source.endswith(QUERIES):
         from muarl_cli.worlds.written import written
 
@@ -57,6 +53,10 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.described import described
 
         return described(source)
+    if (Path(source) / "shapes.jsonl").exists():
+        from muarl_cli.worlds.imported import imported
+
+        return imported(source, name)
     raise MuarlError(
         f"the source {source!r} is unknown", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
     )
@@ -76,19 +76,20 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
     return list(found.values())
 
 
-def benchmark_sets() -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
-    """Every task set that is for testing and is installed here: the built-in test and dev splits, and all splits of the
-    benchmarks. What is not installed is left out."""
+def test_sets(benchmarks: bool) -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
+    """Every task set that is for testing: the built-in test and dev splits, and with `benchmarks` all splits of the
+    benchmarks that are installed here (which takes their packages half a minute). What is not installed is left out."""
     from muarl_cli.benchmarks.provider import providers
     from muarl_cli.worlds.domain import BUILTIN
 
     places: list[tuple[str, str, tuple[str, ...]]] = [("builtin", name, ("test", "dev")) for name in BUILTIN]
-    ready = [provider for provider in providers().values() if provider.status().ready]
-    places += [(provider.name, domain, ()) for provider in ready for domain in provider.domains]
+    others = providers().values() if benchmarks else ()
+    known = [provider for provider in others if provider.name in SOURCES and provider.status().ready]
+    places += [(provider.name, domain, ()) for provider in known for domain in provider.domains]
     for source, name, splits in places:
         try:
             scenario = scenario_of(source, name)
             for split in splits or scenario.splits():
                 yield f"{source}:{name}:{split}", scenario, scenario.tasks(split)
-        except (MuarlError, ModuleNotFoundError):
+        except (MuarlError, ImportError, OSError):  # a part of a benchmark that is not installed
             continue
