@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,14 @@ def test_the_scenarios_of_the_package_are_listed_without_starting_any(capfd: Any
 def test_a_server_that_is_not_installed_stops_a_stage_before_its_first_episode(tmp_path: Path, capfd: Any) -> None:
     code = main(["rollout", "--agent", "oracle", "--tasks", f"mcp:{SHIPPED[0]}:test", "--out", str(tmp_path / "run")])
     assert code == 66 and f"muarl mcp install {SHIPPED[0]}" in capfd.readouterr().err
+
+
+def test_without_the_extra_it_is_named_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    path = notes_file(tmp_path)
+    name = yaml.safe_load(path.read_text())["name"]
+    argv = ["rollout", "--mcp-server", str(path), "--agent", "gold-replay", "--tasks", f"mcp:{name}:test"]
+    assert main([*argv, "--out", str(tmp_path / "run")]) == 66
+    assert "muarl-cli[mcp]" in capfd.readouterr().err

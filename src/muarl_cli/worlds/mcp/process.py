@@ -75,11 +75,11 @@ class Process:
         )
 
     async def _own(self, ready: asyncio.Future[list[Any]]) -> None:
-        from mcp import Client, StdioServerParameters
-        from mcp.client.stdio import stdio_client
-
         logging.getLogger("mcp").setLevel(logging.CRITICAL)  # a server's stray output is its own affair
         try:
+            from mcp import Client, StdioServerParameters
+            from mcp.client.stdio import stdio_client
+
             program, *arguments = program_of(self.server)
             parameters = StdioServerParameters(
                 command=program, args=arguments, env=dict(self.server.environment), cwd=self.folder
@@ -91,7 +91,7 @@ class Process:
                     listed = (await client.list_tools()).tools
                     ready.set_result(listed)
                     await self._stop.wait()
-        except MuarlError as error:
+        except (MuarlError, ImportError) as error:  # without the extra there is no SDK, and the command line says so
             if not ready.done():
                 ready.set_exception(error)
         except Exception as error:
@@ -100,6 +100,8 @@ class Process:
                 ready.set_exception(self._not_started(_cause(error)))
         finally:
             self.dead = self.dead or "stopped"
+            if not ready.done():  # cancelled: whoever waits for the start must not wait for ever
+                ready.set_exception(self._not_started("its task was cancelled"))
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Reply:
         """Call a tool. Answers longer than `max_result` characters are cut."""

@@ -1,6 +1,6 @@
 """Episodes a second on MCP scenarios, with the pool and with a new server for every episode: prints one JSON object.
 
-    python benchmarks/mcp.py [--episodes 8] [--scenario shop_database]
+    python benchmarks/mcp_pool.py [--episodes 8] [--scenario shop_database]
 
 The same episodes of the oracle agent are played twice in this process: on the pool, and on a pool that replaces its
 processes after every episode (what one has without one). Needs `muarl mcp install` once. Start-up of the first
