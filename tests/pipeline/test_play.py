@@ -128,5 +128,5 @@ def test_a_subset_of_tasks_is_spread_over_all_sets() -> None:
 def test_who_cannot_play_is_refused_before_the_first_episode(tmp_path: Path) -> None:
     with pytest.raises(MuarlError, match="both take what"):
         Users(SCRIPTED.model_copy(update={"backend": "llm=0.5,replay=0.5"}), {}, 0.0, tmp_path)
-    with pytest.raises(MuarlError, match="not there yet"):
+    with pytest.raises(MuarlError, match="unknown MCP server"):
         load_tasks(["mcp:sqlite:test"])

@@ -173,7 +173,7 @@ PLAIN = {
     "course_registration": ("grading",),
     "meeting_room": ("layout", "repeat"),
     "job_application": ("reschedule", "document", "negotiate"),
-    "rental": ("move", "renew", "deposit"),
+    "rental": ("move",),
 }
 """intents with a record of one's own, whose report names the new value"""
 

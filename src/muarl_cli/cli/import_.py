@@ -77,6 +77,7 @@ def trajectories(
     return int(ExitCode.OK)
 
 
+@app.command()
 def dataset(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="rows: JSON lines, a JSON list, or parquet")],
     out: Annotated[Path, typer.Option("--out", help="folder to write")],

@@ -8,7 +8,9 @@ Invariant: a duty that never arose is neither met nor broken.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
 from muarl_cli.scoring.findings import Finding, Layer
@@ -46,11 +48,19 @@ def _after_writes(rule: Rule, case: Case) -> list[Finding]:
     return found or rule.na(Layer.COMMUNICATION)
 
 
+def _leaf_paths(arguments: Mapping[str, Any], path: str) -> list[str]:
+    """The dotted paths of the values below `path`."""
+    value = at_path(arguments, path)
+    if isinstance(value, Mapping):
+        return [leaf for name in value for leaf in _leaf_paths(arguments, f"{path}.{name}")]
+    return [path]
+
+
 def tells(rule: Rule, book: Rulebook, step: Step, text: str) -> bool:
     """Whether a message says what a write did: every required value, affirmed, and no list of all there could be."""
     required = rule.data.get("values", {}).get(step.name)
-    paths = list(required) if required is not None else list(step.arguments)
-    for path in paths:
+    named = list(required) if required is not None else list(step.arguments)
+    for path in (leaf for place in named for leaf in _leaf_paths(step.arguments, place)):
         options = book.options(step.name, path)
         if options and candidates(options, text) > MAX_OPTIONS_NAMED:
             return False

@@ -59,7 +59,8 @@ class Rulebook:
         """The choices of an argument (at a dotted path), empty where it is free."""
         schema: Any = self.schemas.get(tool, {})
         for name in argument.split("."):
-            schema = schema.get("properties", {}).get(name, {})
+            forms = [schema, *schema.get("oneOf", ()), *schema.get("anyOf", ())]
+            schema = next((form["properties"][name] for form in forms if name in form.get("properties", {})), {})
         return schema.get("enum", ()) if isinstance(schema, Mapping) else ()
 
 

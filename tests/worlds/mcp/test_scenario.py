@@ -17,12 +17,12 @@ from muarl_cli.agents.gold_replay import GoldReplay
 from muarl_cli.cli.app import main
 from muarl_cli.conversation.loop import converse
 from muarl_cli.errors import MuarlError
-from muarl_cli.pipeline.parties import stage_of
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.users.minimal import MinimalUsers
 from muarl_cli.worlds.catalog import load_tasks
 from muarl_cli.worlds.mcp.definition import read_server
 from muarl_cli.worlds.mcp.scenario import SHIPPED, McpScenario, register, server_of
+from muarl_cli.worlds.scenario import stage_of
 
 LANGUAGE: dict[str, Any] = {
     "policy": "Ask who it is and what to note, propose, and note it after a yes.",
