@@ -19,6 +19,7 @@ from muarl_cli.cli import (
     compare,
     config,
     evaluate,
+    export,
     gate,
     ls,
     play,
@@ -128,6 +129,7 @@ _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="A run's model as a folder for vLLM and others.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 
 

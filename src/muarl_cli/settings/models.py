@@ -10,10 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
 from muarl_cli.settings.groups import (
+    AlarmAt,
     Count,
     CountOrNone,
     Group,
@@ -28,6 +29,8 @@ from muarl_cli.settings.groups import (
     Teacher,
     Tiny,
     User,
+    Watchdogs,
+    as_list,
 )
 
 Rendering = Literal["auto", "full", "compact"]
@@ -288,6 +291,10 @@ class RlTrain(Played):
     """checkpoints kept"""
     stop_after_seconds: NotNegative
     """stop after the step in which this many seconds are over; 0 = off"""
+    trackers: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(as_list)]
+    """who gets a copy of the metrics beside metrics.jsonl: tensorboard, wandb, trackio; empty = nobody"""
+    watchdogs: Watchdogs
+    alarm_at: AlarmAt
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -349,6 +356,9 @@ FREE_KEYS = frozenset(
         "stop_after_seconds",
         "keep",
         "save_every",
+        "trackers",
+        "watchdogs",
+        "alarm_at",
     }
 )
 """settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""
