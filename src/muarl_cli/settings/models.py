@@ -357,8 +357,8 @@ FREE_KEYS = frozenset(
         "keep",
         "save_every",
         "trackers",
-        "watchdogs",
-        "alarm_at",
+        *(f"watchdogs.{name}" for name in Watchdogs.model_fields),
+        *(f"alarm_at.{name}" for name in AlarmAt.model_fields),
     }
 )
 """settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""
