@@ -22,6 +22,7 @@ from muarl_cli.cli import (
     export,
     gate,
     ls,
+    plan,
     play,
     report,
     rescore,
@@ -125,6 +126,7 @@ _add("status", status.status, status, _TOOLS)
 _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
+_add("plan", plan.plan, plan, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
