@@ -102,7 +102,7 @@ def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
     for gpu, gpus in (("h100", 16), ("h200", 16), ("h200", 32)):
         seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None)["step_seconds"]
     assert seconds["h200", 32] < seconds["h200", 16] < seconds["h100", 16]
-    assert f.rates_of(shape, f.DEVICES["h100"], 32, 8000).replicas < 32
+    assert f.widths_of(shape, f.DEVICES["h100"], 32) == [2, 4, 8] and f.widths_of(shape, f.DEVICES["a100"], 1) == [1]
     small, large = (f.memory_gb(shape, n, 32768, 256, 8000)["training"] for n in (32, 8))
     assert small < large and large == pytest.approx(32.76 * 16 / 8 + 32768 * 64 * 5120 * 2 * 1.2 / 1e9, abs=0.1)
 

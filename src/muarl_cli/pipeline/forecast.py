@@ -107,12 +107,16 @@ REACHED = {"bandwidth": 0.6, "prefill": 0.45, "train": 0.35}
 """shares of the data sheet that engines and sharded trainers usually reach"""
 
 
-def rates_of(shape: Shape, device: Device, devices: int, context: float) -> Rates:
-    """Rates from the data sheet. The engine takes the fewest devices (1, 2, 4, ...) that hold weights in 60 % of their
-    memory; the rest are replicas. `context` is the usual length of a conversation, whose keys are read a step."""
-    wide = 1
-    while shape.weights * BYTES > 0.6 * device.memory * wide and wide < devices:
-        wide *= 2
+def widths_of(shape: Shape, device: Device, devices: int) -> list[int]:
+    """Over how many devices (1, 2, 4, 8) one engine may be spread: those that hold the weights in 60 % of their memory,
+    or all there are."""
+    found = [n for n in (1, 2, 4, 8) if n <= devices and shape.weights * BYTES <= 0.6 * device.memory * n]
+    return found or [devices]
+
+
+def rates_of(shape: Shape, device: Device, devices: int, wide: int, context: float) -> Rates:
+    """Rates from the data sheet, with engines of `wide` devices each. `context` is the usual length of a conversation,
+    whose keys are read in every step of decoding."""
     bandwidth = device.bandwidth * REACHED["bandwidth"] * wide
     flops = device.flops * REACHED["prefill"] * wide
     keys = 2 * BYTES * shape.layers * shape.kv_width * context

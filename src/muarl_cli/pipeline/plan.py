@@ -40,7 +40,9 @@ def plan(settings: RlTrain, model: str, gpu: str, gpus: int, latency: float, lik
             raise MuarlError(f"unknown accelerator {gpu!r}", next_step=nearest(gpu, list(f.DEVICES)))
         limits = settings.limits
         work = f.typical_work(count, limits.max_turns, limits.max_turn_tokens, SYSTEM_TOKENS, settings.seed)
-        rates = f.rates_of(shape, f.DEVICES[gpu], gpus, f.usual_context(work) / 2)
+        device, halfway = f.DEVICES[gpu], f.usual_context(work) / 2
+        engines = [f.rates_of(shape, device, gpus, wide, halfway) for wide in f.widths_of(shape, device, gpus)]
+        rates = min(engines, key=lambda each: f.forecast(work, each, latency, settings.in_flight).step_seconds)
     found = f.forecast(work, rates, latency, settings.in_flight)
     context = f.usual_context(work)
     memory = f.memory_gb(shape, gpus, settings.micro_batch_tokens, min(settings.in_flight, count), context)
@@ -48,6 +50,7 @@ def plan(settings: RlTrain, model: str, gpu: str, gpus: int, latency: float, lik
     paid = settings.user.backend not in ("scripted", "auto") and price is not None
     return {
         "hardware": where,
+        "engines": rates.replicas,
         "episodes": count,
         "tokens": work.tokens,
         "step_seconds": round(found.step_seconds, 2),
