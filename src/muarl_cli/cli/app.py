@@ -26,6 +26,7 @@ from muarl_cli.cli import (
     leaks,
     ls,
     mcp,
+    plan,
     play,
     report,
     rescore,
@@ -133,6 +134,7 @@ _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
 _add("leaks", leaks.leaks, leaks, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
+_add("plan", plan.plan, plan, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
 _add("serve", serve.serve, serve, _TOOLS)
@@ -140,7 +142,7 @@ _add("verify", verify.verify, verify, _TOOLS)
 _add("review", review.review, review, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
 app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Bring conversations from elsewhere into a run.")
-app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="Conversations as rows for other trainers.")
+app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="A model or conversations, for other programs.")
 app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
 

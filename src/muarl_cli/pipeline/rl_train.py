@@ -17,13 +17,16 @@ from typing import Any
 from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, deliver, load_policy, open_policy
 from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_metrics import behaviour_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, load_tensors, save
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
+from muarl_cli.records.trackers import Trackers
 from muarl_cli.settings.models import RlTrain
+from muarl_cli.training.watchdogs import Alarm, Reaction, alarms, begun, end_of_run
 from muarl_cli.worlds.scenario import Scenario, Task
 
 STAGE = "rl-train"
@@ -62,11 +65,14 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         if started:
             talk.say(f"resuming from step {started.step}")
         lineage = _lineage(settings, folder, tasks)
-        with EpisodeLog.open(out) as log:
+        with (
+            EpisodeLog.open(out) as log,
+            Trackers(settings.trackers, out, folder.run_id, talk.warn) as trackers,
+        ):
             for line in log.report.lines():
                 talk.warn(line)
             agents = open_policy(policy, settings, str(started.step if started else 0), out)
-            own = _Run(settings, out, folder, policy, agents, lineage, log, tasks, started)
+            own = _Run(settings, out, folder, policy, agents, lineage, log, trackers, tasks, started)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)
         summary["artifact"] = artifact_hash(out)
@@ -101,6 +107,7 @@ class _Run:
     agents: Agents
     lineage: Lineage
     log: EpisodeLog
+    trackers: Trackers
     tasks: list[tuple[Scenario, Task]]
     started: checkpoint.Checkpoint | None
 
@@ -145,29 +152,40 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     own.folder.keep_metrics_until(trainer.step)
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
     player = Player(own.agents, users, limits_of(settings), settings.in_flight, own.log)
-    begun = time.monotonic() - seconds
+    started_at = time.monotonic() - seconds
     box = settings.stop_after_seconds
-    row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
+    history = own.folder.metrics()
+    row: dict[str, Any] = dict(history[-1]) if history else {}
+    for alarm in _alarms(own, history):
+        if alarm.reaction is Reaction.STOP:
+            raise end_of_run(alarm, str(own.out))
     async with player:
         if not own.agents.in_process:  # whatever the servers were started with
             await deliver(own.agents, own.policy, str(trainer.step))
         with talk.progress(steps, "steps") as bar:
             bar.advance(trainer.step)
-            while (not steps or trainer.step < steps) and not (box and time.monotonic() - begun >= box):
+            while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
                 step = trainer.step + 1
                 t0 = time.monotonic()
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
-                row = step_metrics(batch) | dict(trainer.update(samples_of(batch)))
+                row = step_metrics(batch) | behaviour_metrics(batch) | dict(trainer.update(samples_of(batch)))
+                if row["skipped"] > (history[-1].get("skipped", 0) if history else 0):
+                    row["not_applied"] = [e.episode_id for group in batch.kept for e in group.episodes if e.valid]
+                    talk.warn(f"step {step} was not finite and not applied; its episodes are named in metrics.jsonl")
                 await deliver(own.agents, own.policy, str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
+                own.trackers.log(step, row)
+                halting = _look(own, history, row, talk)
                 bar.advance(reward=round(row["reward"], 3), entropy=round(row.get("entropy", 0.0), 3))
-                last = step == steps or bool(box and time.monotonic() - begun >= box)
-                if last or (settings.save_every and step % settings.save_every == 0):
-                    elapsed = time.monotonic() - begun if box else 0.0
+                last = step == steps or bool(box and time.monotonic() - started_at >= box)
+                if last or halting or (settings.save_every and step % settings.save_every == 0):
+                    elapsed = time.monotonic() - started_at if box else 0.0
                     tensors, state = trainer.state()
                     save(own, step, tensors, {"trainer": state, "at": stream.at, "seconds": elapsed}, best=False)
+                if halting:
+                    raise end_of_run(halting, str(own.out))
     return {
         "steps": trainer.step,
         "episodes": len(own.log),
@@ -175,6 +193,22 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         "reward": row.get("reward"),
         "checkpoint": checkpoint_hash(own.out, talk),
     }
+
+
+def _alarms(own: _Run, history: list[dict[str, Any]], find: Any = alarms) -> list[Alarm]:
+    bounds = own.settings.alarm_at.model_dump()
+    found: list[Alarm] = find(history, own.settings.watchdogs.model_dump(), bounds, bounds["window"])
+    return found
+
+
+def _look(own: _Run, history: list[dict[str, Any]], row: dict[str, Any], talk: Talker) -> Alarm | None:
+    """Add the step to the history and say what begins to go wrong; the alarm that ends the process, a stop before a
+    pause, or None."""
+    history.append(row)
+    for alarm in _alarms(own, history, begun):
+        talk.warn(f"watchdog {alarm.name}: {alarm.why}")
+    halting = [alarm for alarm in _alarms(own, history) if alarm.reaction is not Reaction.WARN]
+    return min(halting, key=lambda alarm: alarm.reaction is Reaction.PAUSE, default=None)
 
 
 def _job(own: _Run, step: int, scenario: Scenario, task: Task, slot: int) -> Job:

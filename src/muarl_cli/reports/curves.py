@@ -59,6 +59,10 @@ MORE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss",)),
     ("held-out loss", ("eval_loss",)),
     ("tool calls", ("tool_calls",)),
+    ("turns of the agent", ("agent_turns",)),
+    ("writes", ("writes_per_episode",)),
+    ("spread of rewards within groups", ("reward_spread",)),
+    ("rewarded with a rule broken", ("corrupt_success_share",)),
     ("transfers to a human", ("transfer_share",)),
     ("calculate and think calls", ("generic_calls",)),
     ("log-probability gap, trainer and sampler", ("mismatch_abs",)),
@@ -98,11 +102,14 @@ def step_rows(run: RunView) -> list[dict[str, Any]]:
         said = pool(e.events for e in valid)
         found = said.to_json()
         row = rows.setdefault(step, {"step": step})
-        row["unique_4gram_share"] = found["unique_4gram_share"]
-        row["transfer_share"] = found["transfer_share"]
-        row["generic_calls"] = found["generic_calls_per_episode"]
-        row["counted_turns"] = said.counts.turns / len(valid) if valid else None
-        row["fault_share"] = 1 - len(valid) / len(episodes)
+        known = {
+            "unique_4gram_share": found["unique_4gram_share"],
+            "transfer_share": found["transfer_share"],
+            "generic_calls": found["generic_calls_per_episode"],
+            "counted_turns": said.counts.turns / len(valid) if valid else None,
+            "fault_share": 1 - len(valid) / len(episodes),
+        }
+        row.update({name: value for name, value in known.items() if name not in row})  # the run's own figures first
     return [rows[step] for step in sorted(rows)]
 
 

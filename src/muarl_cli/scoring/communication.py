@@ -69,7 +69,7 @@ def tells(rule: Rule, book: Rulebook, step: Step, text: str) -> bool:
                 return False
             if isinstance(value, (int, float)) and _figures(text) > MAX_NUMBERS_NAMED:
                 return False
-    return bool(paths)
+    return bool(named)
 
 
 def _figures(text: str) -> int:

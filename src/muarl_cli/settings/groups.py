@@ -29,7 +29,7 @@ CountOrNone = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """`a,b` as given on the command line is the list [a, b]."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -38,8 +38,8 @@ def _task_refs(value: list[str]) -> list[str]:
     return [str(parse_task_ref(text)) for text in value]
 
 
-Names = Annotated[list[str], BeforeValidator(_as_list)]
-TaskRefs = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_task_refs)]
+Names = Annotated[list[str], BeforeValidator(as_list)]
+TaskRefs = Annotated[list[str], BeforeValidator(as_list), AfterValidator(_task_refs)]
 
 
 class Group(BaseModel):
@@ -149,6 +149,62 @@ class Judge(Group):
     """a model behind an OpenAI-compatible address; empty = nobody, and those assertions are reported as null"""
     base_url: str
     """address of the judge; empty = OPENAI_BASE_URL, else the vendor's own"""
+
+
+Reaction = Literal["warn", "pause", "stop"]
+"""warn = say it; pause = end with exit code 75 and go on with the same command; stop = end until this is changed"""
+
+
+class Watchdogs(Group):
+    """What follows when a watchdog of `rl-train` sees its bound crossed: warn, pause or stop."""
+
+    nan: Reaction
+    """steps that were not finite, and therefore not applied"""
+    entropy: Reaction
+    """entropy of the policy's tokens far from where it began"""
+    reward_spread: Reaction
+    """rewards within groups that no longer differ"""
+    loops: Reaction
+    """episodes that end in repeated calls"""
+    faults: Reaction
+    """conversations that end in a fault"""
+    do_nothing: Reaction
+    """rewards that were earned without a write"""
+    writes: Reaction
+    """writes an episode on their way to none"""
+    transfers: Reaction
+    """episodes handed over to a human"""
+    corrupt: Reaction
+    """rewards that were earned with a rule of policy or safety broken"""
+    mismatch: Reaction
+    """KL between the engine's and the trainer's probabilities"""
+
+
+class AlarmAt(Group):
+    """The bounds of the watchdogs."""
+
+    window: Count
+    """steps that are averaged, at the end of the run so far and at its beginning"""
+    nan: Count
+    """steps in all that were not applied"""
+    entropy: Annotated[float, Field(gt=1)]
+    """factor from the beginning, in either direction"""
+    reward_spread: Share
+    """share of the beginning's spread"""
+    loops: Share
+    """share of the valid episodes"""
+    faults: Share
+    """share of the conversations held, retries included"""
+    do_nothing: Share
+    """rise over the beginning, as a share of the valid episodes"""
+    writes: Share
+    """share of the beginning's writes an episode"""
+    transfers: Share
+    """rise over the beginning, as a share of the valid episodes"""
+    corrupt: Share
+    """rise over the beginning, as a share of the valid episodes"""
+    mismatch: Positive
+    """nats a token, the k3 estimate"""
 
 
 class Price(Group):

@@ -10,10 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
 from muarl_cli.settings.groups import (
+    AlarmAt,
     Checkouts,
     Count,
     CountOrNone,
@@ -32,6 +33,8 @@ from muarl_cli.settings.groups import (
     Tiny,
     ToolModel,
     User,
+    Watchdogs,
+    as_list,
 )
 
 Rendering = Literal["auto", "full", "compact"]
@@ -318,6 +321,10 @@ class RlTrain(Played):
     """checkpoints kept"""
     stop_after_seconds: NotNegative
     """stop after the step in which this many seconds are over; 0 = off"""
+    trackers: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(as_list)]
+    """who gets a copy of the metrics beside metrics.jsonl: tensorboard, wandb, trackio; empty = nobody"""
+    watchdogs: Watchdogs
+    alarm_at: AlarmAt
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -389,6 +396,9 @@ FREE_KEYS = frozenset(
         "save_every",
         "checkouts.tau1_root",
         "checkouts.tau2_python",
+        "trackers",
+        *(f"watchdogs.{name}" for name in Watchdogs.model_fields),
+        *(f"alarm_at.{name}" for name in AlarmAt.model_fields),
     }
 )
 """settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""

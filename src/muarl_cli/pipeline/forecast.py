@@ -1,0 +1,244 @@
+"""What an RL step will take: seconds, memory, user-model cost and how long accelerators wait, before it is paid for.
+
+A step is simulated turn by turn: each conversation feeds what is new to it, draws its tokens together with all others
+that draw at that moment, waits for its user or its tool, and goes on; then the update takes the tokens of the groups
+that teach. Invariant: the same work and rates give the same forecast. Rates come from a probe of this machine
+(`probe.py`) or from an accelerator's data sheet with the shares of it that well-kept engines reach.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BYTES = 2
+"""of a bf16 weight"""
+STATE_BYTES = 16
+"""of a trained weight: bf16 weight and gradient, fp32 master and AdamW's two moments"""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the agent: tokens it reads first, tokens it draws, and whom it waits for before it could begin."""
+
+    fed: int
+    drawn: int
+    of_user: bool
+    """whether it answers the user (and so waited for it), not a tool"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The conversations of a step."""
+
+    episodes: tuple[tuple[Turn, ...], ...]
+    taught: float
+    """share of their tokens that the update sees: those of groups that teach something"""
+    shared: float
+    """tokens that each begins with and an engine reads once for all; the update's rows hold them"""
+
+    @property
+    def tokens(self) -> int:
+        """in the rows of all conversations"""
+        own = sum(turn.fed + turn.drawn for episode in self.episodes for turn in episode)
+        return round(own + self.shared * len(self.episodes))
+
+    @property
+    def user_turns(self) -> int:
+        return sum(turn.of_user for episode in self.episodes for turn in episode)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one engine (a replica) and the trainer do."""
+
+    decode_base: float
+    """seconds of a decoding step of any batch"""
+    decode_row: float
+    """seconds more for each conversation in it"""
+    prefill: float
+    """tokens a second"""
+    train: float
+    """tokens a second, forward and backward, all devices together"""
+    replicas: int = 1
+    gathered: bool = False
+    """whether a batch is drawn to its end before the next begins, as the engine in this process does"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What matters of a model."""
+
+    weights: float
+    layers: int
+    width: int
+    kv_width: int
+    """key/value heads times head size"""
+
+
+QWEN3 = {
+    "8B": Shape(8.19e9, 36, 4096, 1024),
+    "14B": Shape(14.77e9, 40, 5120, 1024),
+    "32B": Shape(32.76e9, 64, 5120, 1024),
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator's data sheet."""
+
+    memory: float
+    """bytes"""
+    bandwidth: float
+    """bytes a second"""
+    flops: float
+    """dense bf16 a second"""
+
+
+DEVICES = {
+    "a100": Device(80e9, 2.0e12, 312e12),
+    "h100": Device(80e9, 3.35e12, 989e12),
+    "h200": Device(141e9, 4.8e12, 989e12),
+}
+REACHED = {"bandwidth": 0.6, "prefill": 0.45, "train": 0.35}
+"""shares of the data sheet that engines and sharded trainers usually reach"""
+
+
+def widths_of(shape: Shape, device: Device, devices: int) -> list[int]:
+    """Over how many devices (1, 2, 4, 8) one engine may be spread: those that hold the weights in 60 % of their memory,
+    or all there are."""
+    found = [n for n in (1, 2, 4, 8) if n <= devices and shape.weights * BYTES <= 0.6 * device.memory * n]
+    return found or [devices]
+
+
+def rates_of(shape: Shape, device: Device, devices: int, wide: int, context: float) -> Rates:
+    """Rates from the data sheet, with engines of `wide` devices each. `context` is the usual length of a conversation,
+    whose keys are read in every step of decoding."""
+    bandwidth = device.bandwidth * REACHED["bandwidth"] * wide
+    flops = device.flops * REACHED["prefill"] * wide
+    keys = 2 * BYTES * shape.layers * shape.kv_width * context
+    return Rates(
+        decode_base=shape.weights * BYTES / bandwidth,
+        decode_row=keys / bandwidth + 2 * shape.weights / flops,
+        prefill=flops / (2 * shape.weights),
+        train=device.flops * REACHED["train"] * devices / (6 * shape.weights),
+        replicas=max(1, devices // wide),
+    )
+
+
+def typical_work(episodes: int, max_turns: int, max_turn_tokens: int, prompt: int, seed: int) -> Work:
+    """Conversations as the paper's policies hold them: some 22 counted turns of which six in ten are tool calls, turns
+    of about 90 tokens, tool answers of 180, user turns of 40; half of the groups teach."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(episodes):
+        count = min(max_turns, max(4, round(draw.gauss(22, 6))))
+        turns = []
+        for number in range(count):
+            of_user = number == 0 or draw.random() < 0.4
+            news = round(draw.expovariate(1 / (40 if of_user else 180)))
+            drawn = 1 + min(max_turn_tokens - 1, round(draw.expovariate(1 / 90)))
+            turns.append(Turn(max(1, news), drawn, of_user))
+        found.append(tuple(turns))
+    return Work(tuple(found), 0.5, prompt)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    rollout_seconds: float
+    update_seconds: float
+    idle_share: float
+    """of the whole step, engines waiting for users and tools"""
+
+    @property
+    def step_seconds(self) -> float:
+        return self.rollout_seconds + self.update_seconds
+
+
+def forecast(work: Work, rates: Rates, user_latency: float, in_flight: int) -> Forecast:
+    """One step. Conversations are dealt to the replicas in turn; the slowest one ends the rollout."""
+    parts = [work.episodes[i :: rates.replicas] for i in range(rates.replicas)]
+    slots = max(1, math.ceil(in_flight / rates.replicas))
+    played = [_play(part, rates, user_latency, slots) for part in parts]
+    rollout = max(seconds for seconds, _ in played)
+    busy = sum(worked for _, worked in played) / rates.replicas
+    update = work.tokens * work.taught / rates.train
+    return Forecast(rollout, update, (rollout - busy) / max(1e-12, rollout + update))
+
+
+def _play(episodes: Sequence[Sequence[Turn]], rates: Rates, latency: float, slots: int) -> tuple[float, float]:
+    """(seconds, seconds in which the engine worked) of one replica.
+
+    All who draw get a token a step; `drawn` counts steps, and a conversation is done with its turn when it reaches the
+    count it was given. Whoever waits comes back at a time of the clock.
+    """
+    todo = list(enumerate(episodes))[::-1]
+    coming: list[tuple[float, int, int]] = []  # (when, episode, turn)
+    drawing: list[tuple[int, int, int]] = []  # (at which step it is done, episode, turn)
+    clock = worked = 0.0
+    step = open_now = 0
+
+    def wait_of(turn: Turn) -> float:
+        return latency if turn.of_user else 0.0
+
+    while todo or coming or drawing:
+        while todo and open_now < slots:
+            number, turns = todo.pop()
+            if turns:
+                heapq.heappush(coming, (clock + wait_of(turns[0]), number, 0))
+                open_now += 1
+        if not drawing and coming and coming[0][0] > clock:
+            clock = coming[0][0]  # everybody waits
+        if not (rates.gathered and drawing):
+            while coming and coming[0][0] <= clock:
+                _, number, place = heapq.heappop(coming)
+                turn = episodes[number][place]
+                spent = turn.fed / rates.prefill
+                clock, worked = clock + spent, worked + spent
+                heapq.heappush(drawing, (step + turn.drawn, number, place))
+        if not drawing:
+            continue
+        each = rates.decode_base + rates.decode_row * len(drawing)
+        count = drawing[0][0] - step
+        if coming and not rates.gathered:
+            count = min(count, max(1, math.ceil((coming[0][0] - clock) / each)))
+        clock, worked, step = clock + count * each, worked + count * each, step + count
+        while drawing and drawing[0][0] <= step:
+            _, number, place = heapq.heappop(drawing)
+            if place + 1 < len(episodes[number]):
+                heapq.heappush(coming, (clock + wait_of(episodes[number][place + 1]), number, place + 1))
+            else:
+                open_now -= 1
+    return clock, worked
+
+
+def memory_gb(shape: Shape, devices: int, micro_batch_tokens: int, in_flight: int, context: float) -> dict[str, float]:
+    """GB a device: weights, gradients and AdamW's state in shares (ZeRO-3) with the activations that checkpointing
+    keeps; and, while it draws, weights and keys of all conversations spread over the devices."""
+    kept = micro_batch_tokens * shape.layers * shape.width * BYTES * 1.2  # one input a layer, and the layer at work
+    keys = 2 * BYTES * shape.layers * shape.kv_width * context * in_flight
+    return {
+        "training": round((shape.weights * STATE_BYTES / devices + kept) / 1e9, 1),
+        "drawing": round((shape.weights * BYTES + keys) / devices / 1e9, 1),
+    }
+
+
+def user_cost(work: Work, price_in: float, price_out: float) -> float:
+    """USD of a step: each user turn reads its instructions and the talk so far, and writes some 40 tokens. Prices are
+    in USD per million tokens."""
+    total = 0.0
+    for episode in work.episodes:
+        heard = 900.0
+        for turn in episode:
+            if turn.of_user:
+                total += heard * price_in + 40 * price_out
+                heard += 40 + turn.drawn
+    return total / 1e6
+
+
+def usual_context(work: Work) -> float:
+    """Mean length of a conversation when it ends, in tokens."""
+    return work.tokens / max(1, len(work.episodes))

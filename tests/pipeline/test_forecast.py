@@ -1,0 +1,129 @@
+"""The simulator against steps that can be worked out by hand, and what must hold for any."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.errors import MuarlError
+from muarl_cli.pipeline import forecast as f
+from muarl_cli.pipeline.forecast import Rates, Turn, Work, forecast
+from muarl_cli.pipeline.plan import plan, shape_of
+from muarl_cli.pipeline.probe import work_of
+from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.resolve import resolve
+
+SLOW = Rates(decode_base=0.01, decode_row=0.001, prefill=1000.0, train=500.0)
+PAPER: RlTrain = resolve(Stage.RL_TRAIN, profile_name="paper-8b", environ={}).settings  # type: ignore[assignment]
+WORKS = st.lists(
+    st.lists(st.builds(Turn, st.integers(1, 50), st.integers(1, 30), st.booleans()), min_size=1, max_size=6).map(tuple),
+    min_size=1,
+    max_size=12,
+).map(lambda episodes: Work(tuple(episodes), 0.5, 10.0))
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_one_conversation_takes_what_its_turns_take(gathered: bool) -> None:
+    work = Work(((Turn(100, 20, True), Turn(50, 10, False)),), 1.0, 0.0)
+    rates = Rates(0.01, 0.001, 1000.0, 500.0, gathered=gathered)
+    found = forecast(work, rates, user_latency=2.0, in_flight=4)
+    drawing = 30 * 0.011 + 150 / 1000
+    assert found.rollout_seconds == pytest.approx(2.0 + drawing)
+    assert found.update_seconds == pytest.approx(180 / 500)
+    assert found.idle_share == pytest.approx(2.0 / (2.0 + drawing + 0.36))
+
+
+def test_two_conversations_share_their_steps_and_one_slot_shares_nothing() -> None:
+    work = Work(((Turn(1, 20, False),), (Turn(1, 10, False),)), 0.0, 0.0)
+    together = forecast(work, SLOW, 0.0, in_flight=2).rollout_seconds
+    apart = forecast(work, SLOW, 0.0, in_flight=1).rollout_seconds
+    assert together == pytest.approx(0.002 + 10 * 0.012 + 10 * 0.011)
+    assert apart == pytest.approx(0.002 + 30 * 0.011)
+
+
+@given(WORKS, st.integers(1, 8), st.floats(0, 5), st.booleans())
+def test_a_step_is_no_shorter_than_its_longest_conversation_and_no_longer_than_one_by_one(
+    work: Work, slots: int, latency: float, gathered: bool
+) -> None:
+    rates = Rates(0.01, 0.001, 1000.0, 500.0, gathered=gathered)
+    found = forecast(work, rates, latency, slots)
+    alone = [
+        sum(t.fed / 1000 + t.drawn * 0.011 + (latency if t.of_user else 0) for t in episode)
+        for episode in work.episodes
+    ]
+    most = sum(
+        t.fed / 1000 + t.drawn * (0.01 + 0.001 * slots) + (latency if t.of_user else 0)
+        for episode in work.episodes
+        for t in episode
+    )
+    assert max(alone) - 1e-6 <= found.rollout_seconds <= most + 1e-6
+    assert 0 <= found.idle_share <= 1
+    assert forecast(work, rates, latency, slots) == found
+
+
+@given(WORKS)
+def test_a_slow_user_makes_a_step_longer_and_engines_idle(work: Work) -> None:
+    quick, slow = (forecast(work, SLOW, latency, 99) for latency in (0.0, 100.0))
+    asks = max(sum(turn.of_user for turn in episode) for episode in work.episodes)
+    assert slow.rollout_seconds >= 100 * asks and quick.idle_share < 1e-9
+    assert (slow.idle_share > 0.5) == (asks > 0)
+
+
+def test_what_all_begin_with_is_read_once_and_trained_in_every_row() -> None:
+    def row(*runs: tuple[Owner, int], start: int) -> TokenRow:
+        owners = tuple(int(owner) for owner, count in runs for _ in range(count))
+        ids = tuple(range(10)) + tuple(range(start, start + len(owners) - 10))
+        return TokenRow(ids, owners, tuple(0.0 for _ in owners))
+
+    first = row((Owner.TEMPLATE, 10), (Owner.USER, 4), (Owner.AGENT, 3), (Owner.WORLD, 5), (Owner.AGENT, 2), start=100)
+    second = row((Owner.TEMPLATE, 10), (Owner.USER, 2), (Owner.AGENT, 6), (Owner.USER, 1), start=500)
+
+    class Log:
+        def __init__(self, row: TokenRow, reward: float, group: str) -> None:
+            self.rows, self.reward, self.group_id, self.scenario = (row,), reward, group, "s"
+
+    logs: Any = [Log(first, 1.0, "a"), Log(second, 0.0, "a"), Log(first, 1.0, "b"), Log(second, 1.0, "b")]
+    work = work_of(logs, 5)
+    assert work.episodes[0] == (Turn(4, 3, True), Turn(5, 2, False))
+    assert work.episodes[1] == (Turn(2, 6, True),) and work.episodes[4] == work.episodes[0]
+    assert work.shared == 10 and work.taught == 0.5
+
+
+def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
+    shape = f.QWEN3["32B"]
+    seconds = {}
+    for gpu, gpus in (("h100", 16), ("h200", 16), ("h200", 32)):
+        seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None)["step_seconds"]
+    assert seconds["h200", 32] < seconds["h200", 16] < seconds["h100", 16]
+    assert f.widths_of(shape, f.DEVICES["h100"], 32) == [2, 4, 8] and f.widths_of(shape, f.DEVICES["a100"], 1) == [1]
+    small, large = (f.memory_gb(shape, n, 32768, 256, 8000)["training"] for n in (32, 8))
+    assert small < large and large == pytest.approx(32.76 * 16 / 8 + 32768 * 64 * 5120 * 2 * 1.2 / 1e9, abs=0.1)
+
+
+def test_a_plan_says_what_the_user_model_costs_and_whether_the_memory_is_enough() -> None:
+    found = plan(PAPER, "Qwen/Qwen3-32B", "a100", 1, 2.0, None)
+    assert not found["fits"] and found["user_usd_per_step"] > 0 and found["idle_share"] > 0
+    assert 0.01 < found["user_usd_per_step"] / found["episodes"] < 0.1  # as the paper's profile budgets a conversation
+    free = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=["user.backend=scripted"], environ={}).settings
+    assert plan(free, "Qwen/Qwen3-8B", "h200", 8, 0.0, None)["user_usd_per_step"] == 0  # type: ignore[arg-type]
+
+
+def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> None:
+    from fakes.toys import toy_model
+
+    model = toy_model()
+    model.config.save_pretrained(tmp_path)
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    assert shape_of(str(tmp_path)).weights == matrices
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert shape_of(str(tmp_path)).width == config["hidden_size"] and math.isfinite(shape_of("Qwen/Qwen3-8B").weights)
+    for unknown in ("", "somebody/else"):
+        with pytest.raises(MuarlError):
+            shape_of(unknown)
