@@ -38,7 +38,7 @@ def write_shard(trainer: Any, folder: Path) -> dict[str, Any]:
         raise failed
     bad = [f"rank {rank}: {why}" for rank, why in enumerate(others) if why]
     if bad:
-        raise MuarlError("a process could not write its state", where=str(folder), why=bad[0], code=ExitCode.DISK)
+        raise MuarlError("a process could not write its state", where=str(folder), why=bad[0], code=ExitCode.TEMPORARY)
     found: dict[str, Any] = state
     return found
 
