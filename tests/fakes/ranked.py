@@ -62,7 +62,9 @@ def samples() -> list[Any]:
             row = TokenRow(root.ids + end.ids, (0, *root.owners[1:-1], 0, *end.owners), root.logprobs + end.logprobs)
             clean = replace(row, owners=tuple(0 if i < 36 else o for i, o in enumerate(row.owners)))
             episode = 100 * group + (number if number < 3 else 2)
-            found.append(Sample(sampled_by(model, clean, noise=0.3, seed=number), (0.7, -1.2, 0.4, 0.4)[number], episode))
+            found.append(
+                Sample(sampled_by(model, clean, noise=0.3, seed=number), (0.7, -1.2, 0.4, 0.4)[number], episode)
+            )
     return found
 
 

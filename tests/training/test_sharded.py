@@ -106,9 +106,7 @@ def test_a_run_is_not_resumed_by_another_number_of_processes() -> None:
     forks=st.integers(1, 3),
     budget=st.integers(20, 200),
 )
-def test_shares_hold_every_row_once_and_whole_episodes(
-    lengths: list[int], size: int, forks: int, budget: int
-) -> None:
+def test_shares_hold_every_row_once_and_whole_episodes(lengths: list[int], size: int, forks: int, budget: int) -> None:
     rows = [toy_row(i, length) for i, length in enumerate(lengths)]
     units = [i // forks for i in range(len(rows))]
     shares = rank_shares(rows, units, size)

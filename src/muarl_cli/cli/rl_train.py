@@ -3,6 +3,7 @@
 Examples:
   muarl rl-train --profile tiny --model runs/demo/sft --out runs/rl
   muarl rl-train --user-model gpt-4o --max-usd 5 --steps 2
+  muarl rl-train --launcher deepspeed --hostfile hosts shards.zero=3 --model Qwen/Qwen3-32B
 """
 
 from __future__ import annotations
@@ -19,4 +20,5 @@ rl_train = stage_command(
     o.flag("lr", float, "highest learning rate"),
     *o.USER,
     *o.TALKING,
+    many=True,
 )

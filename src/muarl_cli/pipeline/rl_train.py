@@ -18,7 +18,8 @@ from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, load_polic
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rollout import free_keys, take
-from muarl_cli.pipeline.sft import checkpoint_hash, load_tensors, save
+from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
+from muarl_cli.pipeline.team import Team, adapted, model_on, open_team, optimiser_of
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
@@ -51,6 +52,14 @@ def total_steps(settings: RlTrain, tasks: int) -> int:
 
 
 def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
+    with open_team(settings) as team:
+        if not team.leads:
+            team.follow(partial(_trainer, settings, None))
+            return {}
+        return _lead(settings, out, team, talk)
+
+
+def _lead(settings: RlTrain, out: Path, team: Team, talk: Talker) -> dict[str, Any]:
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(True)) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
@@ -60,13 +69,14 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         policy = load_policy(
             str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
         )
+        policy.model = adapted(policy.model, settings)
         if started:
             talk.say(f"resuming from step {started.step}")
         lineage = _lineage(settings, folder, tasks)
         with EpisodeLog.open(out) as log:
             for line in log.report.lines():
                 talk.warn(line)
-            own = _Run(settings, out, folder, policy, lineage, log, tasks, started)
+            own = _Run(settings, out, folder, policy, lineage, log, tasks, started, team)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)
         summary["artifact"] = artifact_hash(out)
@@ -98,14 +108,15 @@ class _Run:
     log: EpisodeLog
     tasks: list[tuple[Scenario, Task]]
     started: checkpoint.Checkpoint | None
+    team: Team
 
 
-async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
+def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, reference: str, steps: int) -> Any:
+    """This rank's trainer; `own` is the model on rank 0, the others load it from `folder`. `reference` is the folder of
+    the model that the KL is measured against; an adapter has its base for that."""
     from muarl_cli.training.grpo import GrpoSpec, GrpoTrainer
     from muarl_cli.training.tiny_model import load_model
 
-    settings = own.settings
-    steps = total_steps(settings, len(own.tasks))
     spec = GrpoSpec(
         lr=settings.lr,
         schedule=settings.schedule,
@@ -128,17 +139,30 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         micro_batch_tokens=settings.micro_batch_tokens,
         updates_per_batch=settings.updates_per_batch,
     )
-    reference = None
-    if settings.kl_coef > 0:
-        reference = load_model(checkpoint.resolve_model_path(Path(settings.model), talk.warn), own.policy.dtype)
-    trainer = GrpoTrainer(own.policy.model, spec, reference)
+    model = model_on(ranks, own, folder, dtype, settings)
+    apart = settings.kl_coef > 0 and not hasattr(model, "disable_adapter")
+    base = load_model(Path(reference), dtype) if apart else None
+    return GrpoTrainer(model, spec, base, optimiser=optimiser_of(settings, ranks))
+
+
+async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
+    from muarl_cli.training.tiny_model import load_model
+
+    settings, team, policy = own.settings, own.team, own.policy
+    steps = total_steps(settings, len(own.tasks))
+    reference = str(checkpoint.resolve_model_path(Path(settings.model), talk.warn))
+    make = partial(_trainer, settings, policy.model)
+    trainer = team.open(make, str(policy.folder), dtype_of(policy.model), reference, steps)
     stream, seconds = TaskStream(own.tasks, settings.seed), 0.0
     if own.started is not None:
         state = own.started.state
-        trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
+        team("read", str(own.started.folder / checkpoint.TRAINER), state["trainer"])
         stream.at, seconds = state["at"], state["seconds"]
     own.folder.keep_metrics_until(trainer.step)
-    agent = own.policy.agent(settings, str(trainer.step))
+    shared = trainer.optimiser.whole_model
+    if not shared:  # the trainer's own module holds only a part of the weights: conversations are held by a copy
+        policy.model = adapted(load_model(policy.folder, dtype_of(policy.model)), settings)
+    agent = policy.agent(settings, str(trainer.step))
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
     agents = Agents("policy", fixed=agent, in_process=True)
     player = Player(agents, users, limits_of(settings), settings.in_flight, own.log)
@@ -153,16 +177,15 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 t0 = time.monotonic()
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
-                row = step_metrics(batch) | dict(trainer.update(samples_of(batch)))
-                await agent.engine.sync(None, str(step))
+                row = step_metrics(batch) | dict(team("update", samples_of(batch)))
+                await agent.engine.sync(None if shared else team("weights"), str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 bar.advance(reward=round(row["reward"], 3), entropy=round(row.get("entropy", 0.0), 3))
                 last = step == steps or bool(box and time.monotonic() - begun >= box)
                 if last or (settings.save_every and step % settings.save_every == 0):
                     elapsed = time.monotonic() - begun if box else 0.0
-                    tensors, state = trainer.state()
-                    save(own, step, tensors, {"trainer": state, "at": stream.at, "seconds": elapsed}, best=False)
+                    save(own, step, {"at": stream.at, "seconds": elapsed}, best=False)
     return {
         "steps": trainer.step,
         "episodes": len(own.log),

@@ -38,7 +38,11 @@ def with_lora(model: Any, spec: LoraSpec, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))
         # Adapters keep the number type of the base; the fp32 masters are the optimiser's.
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+    base = getattr(model, "name_or_path", "")
+    if base and Path(base).is_dir():  # a saved adapter must find its base from any working directory
+        config.base_model_name_or_path = str(Path(base).resolve())
+    return adapted.eval()
 
 
 def load_lora(base: Any, folder: Path) -> Any:

@@ -166,7 +166,6 @@ class MasterAdamW:
                     part: tensors[f"{name}|{part}"].detach().clone().to(master.device) for part in MOMENTS
                 }
 
-
     def weights(self) -> dict[str, Tensor]:
         """The trained parameters by name; live."""
         return {name: p.detach() for name, p in self._weights.items()}

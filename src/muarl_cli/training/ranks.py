@@ -73,20 +73,27 @@ def launched() -> bool:
 
 
 @contextmanager
-def open_ranks() -> Iterator[Ranks]:
-    """Join the others that the launcher started; alone without a launcher."""
+def open_ranks(lonely: bool = False) -> Iterator[Ranks]:
+    """Join the others that the launcher started; alone without a launcher, with a process group if `lonely`."""
     if not launched():
-        yield ALONE
-        return
-    _end_with_parent()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if not lonely:
+            yield ALONE
+            return
+        dist.init_process_group(_backend(), store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        _end_with_parent()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group(_backend())
     try:
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield Ranks(dist.get_rank(), dist.get_world_size(), group)
     finally:
         dist.destroy_process_group()
+
+
+def _backend() -> str:
+    return "nccl" if torch.cuda.is_available() else "gloo"
 
 
 def _end_with_parent() -> None:

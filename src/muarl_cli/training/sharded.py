@@ -1,4 +1,4 @@
-"""AdamW whose state is spread over processes, by DeepSpeed: ZeRO-2 (gradients, moments, masters) and ZeRO-3 (weights too).
+"""AdamW spread over processes by DeepSpeed: ZeRO-2 (gradients, moments, masters) and ZeRO-3 (weights too).
 
 Every rank computes its share of a step's micro-batches (`packing.rank_shares`) with weights that come from the whole
 step, and gradients are summed. Invariant: the step is the one that `optim.MasterAdamW` would take, to rounding. All
