@@ -66,7 +66,7 @@ class Team:
             "weights": trainer.optimiser.weights,
         }
         with self._together():
-            return own.get(name, getattr(trainer, name, None))(*arguments)
+            return (own[name] if name in own else getattr(trainer, name))(*arguments)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -77,7 +77,7 @@ class Team:
 
 @contextmanager
 def open_team(settings: Any) -> Iterator[Team]:
-    """Join the processes that a launcher started. Raises `MuarlError` where there are several and nothing is divided."""
+    """Join what a launcher started. Raises `MuarlError` where there are several processes and nothing is divided."""
     from muarl_cli.training.ranks import open_ranks
 
     with open_ranks(lonely=bool(settings.shards.zero)) as ranks:

@@ -1,7 +1,7 @@
 """The processes that train together: their number, and how they tell each other things.
 
 Rank 0 leads: it holds the conversations, writes the run folder, and tells the others what to do next. Invariant: every
-rank calls the same collective operations in the same order; with one process all of them are free and nothing is opened.
+rank calls the same collective operations in the same order; with one process all of them are free.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Ranks:
         """The sum over all ranks of each value, or its largest; the same numbers on every rank."""
         if self.size == 1:
             return dict(values)
-        found = {}
+        found: dict[str, float] = {}
         for names, operation in ((set(values) - set(largest), dist.ReduceOp.SUM), (set(largest), dist.ReduceOp.MAX)):
             ordered = sorted(names & set(values))
             if ordered:

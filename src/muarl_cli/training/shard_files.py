@@ -1,7 +1,7 @@
 """A trainer's state on disk: every rank writes and reads its own safetensors file, and one JSON speaks for all.
 
-Collective: all ranks call both functions, with a folder that all of them see. Invariant: nothing here is a pickle, and a
-file that one rank could not write is an error on every rank.
+Collective: all ranks call both functions, with a folder that all of them see. Invariant: nothing here is a pickle, and
+a file that one rank could not write is an error on every rank.
 """
 
 from __future__ import annotations

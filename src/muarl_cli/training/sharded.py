@@ -52,6 +52,7 @@ class ShardedAdamW:
         deepspeed = _deepspeed()
         self.ranks, self.whole_model = ranks, shards.zero < 3
         self._model = model
+        model.zero_grad(set_to_none=True)  # what an earlier optimiser left on this rank alone
         trained = [p for p in model.parameters() if p.requires_grad]
         adam = torch.optim.AdamW(decay_groups(trained, weight_decay), lr=0.0, betas=betas, fused=True)
         bf16 = next(model.parameters()).dtype == torch.bfloat16
