@@ -31,6 +31,9 @@ class Case:
     kl: float = 0.0
     updates: int = 1
     dtype: str = "fp32"
+    recompute: bool = False
+    reference: bool = False
+    """whether the KL is measured against a second model"""
     broken: bool = False
     """whether the second step's samples give a loss that is not finite"""
 
@@ -43,6 +46,8 @@ CASES = {
     "zero2-lora": Case(2, lora=True, kl=0.1),
     "zero3-lora": Case(3, lora=True, kl=0.1),
     "zero3-gspo": Case(3, loss="gspo", updates=2),
+    "zero3-recompute": Case(3, recompute=True),
+    "zero3-reference": Case(3, kl=0.1, reference=True),
     "zero2-broken": Case(2, broken=True),
     "zero3-broken": Case(3, broken=True),
     "zero3-bf16": Case(3, dtype="bf16"),
@@ -79,7 +84,19 @@ def model_of(case: Case) -> Any:
         from muarl_cli.training.lora import LoraSpec, with_lora
 
         model = with_lora(model, LoraSpec(rank=4, alpha=8.0, targets="all-linear"), seed=3)
+    if case.recompute:
+        from muarl_cli.training.forward import recomputing
+
+        recomputing(model)
     return model
+
+
+def trainer_of(case: Case, model: Any, **optimiser: Any) -> Any:
+    """GRPO on the toy; the reference is another model, so that the KL counts from the first step."""
+    from muarl_cli.training.grpo import GrpoTrainer
+
+    reference = toy_model(seed=9, num_hidden_layers=2) if case.reference else None
+    return GrpoTrainer(model, spec_of(case), reference, **optimiser)
 
 
 def spec_of(case: Case) -> Any:
@@ -128,21 +145,20 @@ def weights_of(trainer: Any) -> Any:
 def run(case: Case, ranks: Any, folder: Path) -> dict[str, Any]:
     """Straight on, and again with a resume in the middle from files."""
     from muarl_cli.training import sharded
-    from muarl_cli.training.grpo import GrpoTrainer
     from muarl_cli.training.shard_files import read_shard, write_shard
 
     sharded.PERSISTENT = 0  # everything is gathered, however small
     make = partial(sharded.ShardedAdamW, shards=sharded.Shards(case.zero, case.offload), ranks=ranks)
-    straight = GrpoTrainer(model_of(case), spec_of(case), None, optimiser=make)
+    straight = trainer_of(case, model_of(case), optimiser=make)
     metrics = steps(straight, case, 0, STEPS)
-    begun = GrpoTrainer(model_of(case), spec_of(case), None, optimiser=make)
+    begun = trainer_of(case, model_of(case), optimiser=make)
     steps(begun, case, 0, 2)
     state = write_shard(begun, folder)
     half = begun.optimiser.weights()
     resumed_model = model_of(case)
     weights = ranks.gather(half)[0]
     resumed_model.load_state_dict(weights, strict=False)
-    resumed = GrpoTrainer(resumed_model, spec_of(case), None, optimiser=make)
+    resumed = trainer_of(case, resumed_model, optimiser=make)
     read_shard(resumed, folder, state)
     steps(resumed, case, 2, STEPS)
     return {"metrics": metrics, "weights": weights_of(straight), "resumed": weights_of(resumed), "state": state}

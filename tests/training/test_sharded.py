@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.ranked import CASES, model_of, samples, spec_of, steps
+from fakes.ranked import CASES, model_of, samples, steps, trainer_of
 from fakes.toys import toy_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.training.grpo import GrpoTrainer
 from muarl_cli.training.optim import require_ranks
 from muarl_cli.training.packing import agent_tokens, micro_batches, rank_shares
 from muarl_cli.training.ranks import ALONE, Ranks
@@ -47,7 +46,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def _alone(name: str) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
     """The same steps in this process, by plain AdamW."""
     case = CASES[name]
-    trainer = GrpoTrainer(model_of(case), spec_of(case), None)
+    trainer = trainer_of(case, model_of(case))
     metrics = steps(trainer, case, 0, 4)
     return metrics, {name: tensor.float().flatten().tolist() for name, tensor in trainer.optimiser.weights().items()}
 

@@ -3,7 +3,7 @@
 Examples:
   muarl rl-train --profile tiny --model runs/demo/sft --out runs/rl
   muarl rl-train --user-model gpt-4o --max-usd 5 --steps 2
-  muarl rl-train --launcher deepspeed --hostfile hosts shards.zero=3 --model Qwen/Qwen3-32B
+  muarl rl-train --launcher deepspeed --hostfile hosts shards.zero=3 --model Qwen/Qwen3-32B --dry-run
 """
 
 from __future__ import annotations

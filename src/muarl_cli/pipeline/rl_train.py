@@ -19,7 +19,7 @@ from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rollout import free_keys, take
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
-from muarl_cli.pipeline.team import Team, adapted, model_on, open_team, optimiser_of
+from muarl_cli.pipeline.team import Team, model_on, open_team, optimiser_of, prepared
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
@@ -69,7 +69,7 @@ def _lead(settings: RlTrain, out: Path, team: Team, talk: Talker) -> dict[str, A
         policy = load_policy(
             str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
         )
-        policy.model = adapted(policy.model, settings)
+        policy.model = prepared(policy.model, settings)
         if started:
             talk.say(f"resuming from step {started.step}")
         lineage = _lineage(settings, folder, tasks)
@@ -161,7 +161,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     own.folder.keep_metrics_until(trainer.step)
     shared = trainer.optimiser.whole_model
     if not shared:  # the trainer's own module holds only a part of the weights: conversations are held by a copy
-        policy.model = adapted(load_model(policy.folder, dtype_of(policy.model)), settings)
+        policy.model = prepared(load_model(policy.folder, dtype_of(policy.model)), settings)
     agent = policy.agent(settings, str(trainer.step))
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
     agents = Agents("policy", fixed=agent, in_process=True)

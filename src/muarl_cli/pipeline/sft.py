@@ -22,7 +22,7 @@ from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, stage_of, tokenizer_hash
-from muarl_cli.pipeline.team import Team, adapted, model_on, open_team, optimiser_of
+from muarl_cli.pipeline.team import Team, model_on, open_team, optimiser_of, prepared
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
@@ -83,6 +83,7 @@ def _lead(settings: Sft, out: Path, team: Team, talk: Talker) -> dict[str, Any]:
         policy = _start(settings, episodes, started, talk)
         if not settings.model and started is None:
             _keep_base(out / BASE, policy, folder, settings.seed)
+        policy.model = prepared(policy.model, settings)
         train, held, left_out = _rows(settings, policy, episodes)
         talk.say(
             f"{len(train)} rows to learn from, {len(held)} held out, "
@@ -111,9 +112,7 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
         talk.say(f"resuming from step {started.step}")
         return load_policy(str(started.folder), settings.rendering, settings.dtype, talk)
     if settings.model:
-        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk)
-        policy.model = adapted(policy.model, settings)
-        return policy
+        return load_policy(settings.model, settings.rendering, settings.dtype, talk)
     from muarl_cli.training.tiny_model import TinySpec, new_model
     from muarl_cli.training.tokenizer import make_tokenizer
     from muarl_cli.training.warmup import WarmupSpec, copy_warmup

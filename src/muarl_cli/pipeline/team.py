@@ -105,13 +105,20 @@ def optimiser_of(settings: Any, ranks: Any) -> Any:
     return partial(ShardedAdamW, shards=Shards(settings.shards.zero, settings.shards.offload), ranks=ranks)
 
 
-def adapted(model: Any, settings: Any) -> Any:
-    """The model with a fresh adapter where `lora` asks for one and it has none."""
-    if not settings.lora.rank or hasattr(model, "peft_config"):
-        return model
-    from muarl_cli.training.lora import LoraSpec, with_lora
+def prepared(model: Any, settings: Any) -> Any:
+    """The model as it is to be trained: with a fresh adapter where `lora` asks for one and it has none, and keeping
+    only what `recompute` leaves."""
+    if settings.lora.rank and not hasattr(model, "peft_config"):
+        from muarl_cli.training.lora import LoraSpec, with_lora
 
-    return with_lora(model, LoraSpec(settings.lora.rank, settings.lora.alpha, settings.lora.targets), settings.seed)
+        model = with_lora(
+            model, LoraSpec(settings.lora.rank, settings.lora.alpha, settings.lora.targets), settings.seed
+        )
+    if settings.recompute:
+        from muarl_cli.training.forward import recomputing
+
+        recomputing(model)
+    return model
 
 
 def model_on(ranks: Any, own: Any, folder: str, dtype: str, settings: Any) -> Any:
@@ -120,4 +127,4 @@ def model_on(ranks: Any, own: Any, folder: str, dtype: str, settings: Any) -> An
         return own
     from muarl_cli.training.tiny_model import load_model
 
-    return adapted(load_model(Path(folder), dtype), settings)
+    return prepared(load_model(Path(folder), dtype), settings)

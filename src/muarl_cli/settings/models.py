@@ -145,6 +145,8 @@ class Sft(StageSettings):
     """checkpoints kept, the best one not counted"""
     dtype: Dtype
     """number type of the weights; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    recompute: bool
+    """keep only what enters each layer and compute the rest again in the backward pass; does not change the result"""
     lora: Lora
     shards: Shards
     stop_after_seconds: NotNegative
@@ -283,6 +285,8 @@ class RlTrain(Played):
     """steps between two checkpoints; 0 = only at the end"""
     keep: Count
     """checkpoints kept"""
+    recompute: bool
+    """keep only what enters each layer and compute the rest again in the backward pass; does not change the result"""
     lora: Lora
     shards: Shards
     stop_after_seconds: NotNegative

@@ -43,6 +43,11 @@ def hidden_states(model: Any, batch: Packed) -> Tensor:
     return hidden
 
 
+def recomputing(model: Any) -> None:
+    """From now on keep only what enters each layer, and compute the rest again in the backward pass."""
+    plain_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def token_values(model: Any, batch: Packed, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> TokenValues:
     """Log-probability, entropy and rank of each agent token of `batch` under softmax(logits / temperature).
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.training.attention import packed_attention
-from muarl_cli.training.forward import token_values
 from muarl_cli.training.losses import (
     Loss,
     PolicyTerms,
@@ -111,6 +110,7 @@ class GrpoTrainer:
         self._sampled_is_old = sampled_is_old and settings.updates_per_batch == 1
         self._whole_episodes = settings.loss == Loss.GSPO or settings.sequence_gate is not None
         self.optimiser = optimiser(model, settings.weight_decay, settings.betas)
+        self._reference_values = self.optimiser.values if reference is None else self.optimiser.frozen(reference)
         self._device = next(model.parameters()).device
         self._step = 0
         self._skipped = 0
@@ -250,9 +250,7 @@ class GrpoTrainer:
         base = self._model if self._reference is None else self._reference
         adapter_off = self._model.disable_adapter() if self._reference is None else nullcontext()
         with torch.no_grad(), adapter_off, model_mode(base, training=False):
-            if self._reference is None:
-                return self.optimiser.values(batch, self._settings.temperature).logprobs
-            return token_values(base, batch, self._settings.temperature).logprobs
+            return self._reference_values(batch, self._settings.temperature).logprobs
 
 
 @dataclass(frozen=True)

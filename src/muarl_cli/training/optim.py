@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,8 @@ from muarl_cli.training.forward import TokenValues, token_values
 from muarl_cli.training.packing import Packed
 from muarl_cli.training.ranks import ALONE, Ranks
 
+Values = Callable[[Packed, float], TokenValues]
+"""of a micro-batch at a temperature"""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -83,6 +86,10 @@ class MasterAdamW:
     def values(self, batch: Packed, temperature: float = 1.0) -> TokenValues:
         """`forward.token_values` of the model."""
         return token_values(self._model, batch, temperature)
+
+    def frozen(self, model: Any) -> Values:
+        """`values` of another model, which is never trained."""
+        return partial(token_values, model)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to those of the step."""
@@ -182,6 +189,8 @@ class Optimiser(Protocol):
     whole_model: bool
 
     def values(self, batch: Packed, temperature: float = 1.0) -> TokenValues: ...
+
+    def frozen(self, model: Any) -> Values: ...
 
     def backward(self, loss: Tensor) -> None: ...
 

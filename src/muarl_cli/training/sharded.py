@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.training.attention import packed_attention
 from muarl_cli.training.forward import TokenValues, token_values
-from muarl_cli.training.optim import MOMENTS, decay_groups, weights_fingerprint
+from muarl_cli.training.optim import MOMENTS, Values, decay_groups, weights_fingerprint
 from muarl_cli.training.packing import Packed, pack
 from muarl_cli.training.ranks import Ranks
 
@@ -64,6 +65,17 @@ class ShardedAdamW:
     def values(self, batch: Packed, temperature: float = 1.0) -> TokenValues:
         """`forward.token_values`, with weights gathered layer by layer where they are spread."""
         return TokenValues(*self._engine(batch, temperature))
+
+    def frozen(self, model: Any) -> Values:
+        """As `MasterAdamW.frozen`; under ZeRO-3 the weights of that model are divided too."""
+        if self.whole_model:
+            return partial(token_values, model)
+        bf16 = next(model.parameters()).dtype == torch.bfloat16
+        config = _config(Shards(3, offload=False), bf16)
+        engine = _deepspeed().initialize(
+            model=_Pass(model.requires_grad_(False)), config=config, dist_init_required=False
+        )[0]
+        return lambda batch, temperature: TokenValues(*engine(batch, temperature))
 
     def backward(self, loss: Tensor) -> None:
         """Add this rank's gradients to those of the step."""

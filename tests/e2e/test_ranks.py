@@ -1,0 +1,108 @@
+"""`muarl rl-train` and `muarl sft` as several real processes, killed and run again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from fakes.stages import Place, has_checkpoint, hashes
+
+from muarl_cli.records.checkpoint import load_latest
+
+TORCHRUN = ("--launcher", "torchrun", "--processes", "2")
+DEEPSPEED = ("--launcher", "deepspeed", "--processes", "2")
+LORA = ("lora.rank=4", "kl_coef=0.1", "lr=1e-3")
+
+
+class Ranked(Place):
+    """A place whose `rl-train` is run with more words."""
+
+    words: tuple[str, ...] = ()
+
+    def command(self, stage: str) -> list[str]:
+        return [*super().command(stage), *(self.words if stage == "rl-train" else ())]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A fine-tuned model, made once."""
+    pytest.importorskip("deepspeed", reason="the extra `deepspeed` is not installed")
+    place = Place(tmp_path_factory.mktemp("learned"))
+    place.run("synth-coldstart")
+    place.run("sft")
+    return place
+
+
+def _trained(learned: Place, root: Path, *words: str) -> Ranked:
+    place = Ranked(root)
+    root.mkdir()
+    place.take_inputs("rl-train", learned)
+    place.words = words
+    return place
+
+
+def _metrics(place: Place, stage: str = "rl-train") -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (place.folder(stage) / "metrics.jsonl").read_text().splitlines()]
+    assert rows
+    return [{name: row[name] for name in ("loss", "grad_norm", "reward", "accuracy") if name in row} for row in rows]
+
+
+def _same(found: list[dict[str, float]], expected: list[dict[str, float]]) -> bool:
+    """Whether two runs went alike: rewards to the bit, losses and norms to what another order of summation moves."""
+    assert any("loss" in row for row in expected)
+    return len(found) == len(expected) and all(
+        a.keys() == b.keys() and all(math.isclose(a[k], b[k], rel_tol=1e-4, abs_tol=1e-5) for k in b)
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_with_divided_weights_learn_as_one_and_resume_after_kill_9(
+    learned: Place, tmp_path: Path
+) -> None:
+    one = _trained(learned, tmp_path / "one")
+    one.run("rl-train")
+    straight = _trained(learned, tmp_path / "straight", *TORCHRUN, "shards.zero=3")
+    straight.run("rl-train")
+    assert _same(_metrics(straight), _metrics(one))
+
+    killed = _trained(learned, tmp_path / "killed", *TORCHRUN, "shards.zero=3")
+    assert killed.kill_when("rl-train", has_checkpoint)
+    files = {path.name for path in (killed.folder("rl-train") / "checkpoints").rglob("optimiser*")}
+    assert files == {"optimiser-00000-of-00002.safetensors", "optimiser-00001-of-00002.safetensors"}
+    killed.run("rl-train")
+    assert hashes(killed.folder("rl-train")) == hashes(straight.folder("rl-train"))
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_through_deepspeeds_launcher_as_by_one_process(learned: Place, tmp_path: Path) -> None:
+    one = _trained(learned, tmp_path / "one", *LORA)
+    one.run("rl-train")
+    two = _trained(learned, tmp_path / "two", *LORA, *DEEPSPEED, "shards.zero=2")
+    two.run("rl-train")
+    assert _same(_metrics(two), _metrics(one))
+    newest = load_latest(two.folder("rl-train"), lambda line: None)
+    assert newest is not None
+    assert (newest.folder / "adapter_model.safetensors").is_file()
+    assert not (newest.folder / "model.safetensors").exists()
+    two.muarl("rollout", "--profile", str(Path(__file__).with_name("smallest.yaml")), "--model", "runs/rl-train",
+              "--max-tasks", "1", "--out", "runs/played")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_is_refused(learned: Place, tmp_path: Path) -> None:
+    place = _trained(learned, tmp_path / "place", "shards.zero=2")
+    assert place.kill_when("rl-train", has_checkpoint)
+    place.words = ("shards.zero=2", *TORCHRUN)
+    done = place.muarl(*place.command("rl-train")[1:], code=1)  # torchrun's own code
+    assert "begun by 1 process, and now there are 2" in done.stderr
+
+
+@pytest.mark.slow
+def test_several_processes_without_a_division_are_refused(learned: Place, tmp_path: Path) -> None:
+    place = _trained(learned, tmp_path / "place", *TORCHRUN)
+    done = place.muarl(*place.command("rl-train")[1:], code=1)
+    assert "shards.zero=2" in done.stderr
+    assert not place.folder("rl-train").exists()
