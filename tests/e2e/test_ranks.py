@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fakes.stages import Place, has_checkpoint, hashes
 
+from muarl_cli.errors import ExitCode
 from muarl_cli.records.checkpoint import load_latest
 
 TORCHRUN = ("--launcher", "torchrun", "--processes", "2")
@@ -58,12 +59,18 @@ def _same(found: list[dict[str, float]], expected: list[dict[str, float]]) -> bo
     )
 
 
+@pytest.fixture(scope="module")
+def one(learned: Place, tmp_path_factory: pytest.TempPathFactory) -> Ranked:
+    """The run of one plain process."""
+    place = _trained(learned, tmp_path_factory.mktemp("one") / "place")
+    place.run("rl-train")
+    return place
+
+
 @pytest.mark.slow
 def test_two_processes_with_divided_weights_learn_as_one_and_resume_after_kill_9(
-    learned: Place, tmp_path: Path
+    learned: Place, one: Place, tmp_path: Path
 ) -> None:
-    one = _trained(learned, tmp_path / "one")
-    one.run("rl-train")
     straight = _trained(learned, tmp_path / "straight", *TORCHRUN, "shards.zero=3")
     straight.run("rl-train")
     assert _same(_metrics(straight), _metrics(one))
@@ -72,37 +79,40 @@ def test_two_processes_with_divided_weights_learn_as_one_and_resume_after_kill_9
     assert killed.kill_when("rl-train", has_checkpoint)
     files = {path.name for path in (killed.folder("rl-train") / "checkpoints").rglob("optimiser*")}
     assert files == {"optimiser-00000-of-00002.safetensors", "optimiser-00001-of-00002.safetensors"}
+    killed.words = ("shards.zero=3",)
+    refused = killed.muarl(*killed.command("rl-train")[1:], code=ExitCode.CONFIG)
+    assert "begun by 2 processes, and now there is one" in refused.stderr
+    killed.words = (*TORCHRUN, "shards.zero=3")
     killed.run("rl-train")
     assert hashes(killed.folder("rl-train")) == hashes(straight.folder("rl-train"))
 
 
 @pytest.mark.slow
+def test_one_process_may_divide_too_to_offload_its_optimiser(learned: Place, one: Place, tmp_path: Path) -> None:
+    place = _trained(learned, tmp_path / "place", "shards.zero=2", "shards.offload=true", "recompute=true")
+    place.run("rl-train")
+    assert _same(_metrics(place), _metrics(one))
+
+
+@pytest.mark.slow
 def test_an_adapter_is_trained_through_deepspeeds_launcher_as_by_one_process(learned: Place, tmp_path: Path) -> None:
-    one = _trained(learned, tmp_path / "one", *LORA)
-    one.run("rl-train")
+    alone = _trained(learned, tmp_path / "alone", *LORA)
+    alone.run("rl-train")
     two = _trained(learned, tmp_path / "two", *LORA, *DEEPSPEED, "shards.zero=2")
     two.run("rl-train")
-    assert _same(_metrics(two), _metrics(one))
+    assert _same(_metrics(two), _metrics(alone))
     newest = load_latest(two.folder("rl-train"), lambda line: None)
     assert newest is not None
     assert (newest.folder / "adapter_model.safetensors").is_file()
     assert not (newest.folder / "model.safetensors").exists()
-    two.muarl("rollout", "--profile", str(Path(__file__).with_name("smallest.yaml")), "--model", "runs/rl-train",
-              "--max-tasks", "1", "--out", "runs/played")  # fmt: skip
-
-
-@pytest.mark.slow
-def test_another_number_of_processes_is_refused(learned: Place, tmp_path: Path) -> None:
-    place = _trained(learned, tmp_path / "place", "shards.zero=2")
-    assert place.kill_when("rl-train", has_checkpoint)
-    place.words = ("shards.zero=2", *TORCHRUN)
-    done = place.muarl(*place.command("rl-train")[1:], code=1)  # torchrun's own code
-    assert "begun by 1 process, and now there are 2" in done.stderr
+    profile = str(Path(__file__).with_name("smallest.yaml"))
+    played = ("rollout", "--profile", profile, "--model", "runs/rl-train", "--max-tasks", "1", "--out", "runs/played")
+    two.muarl(*played)
 
 
 @pytest.mark.slow
 def test_several_processes_without_a_division_are_refused(learned: Place, tmp_path: Path) -> None:
     place = _trained(learned, tmp_path / "place", *TORCHRUN)
-    done = place.muarl(*place.command("rl-train")[1:], code=1)
+    done = place.muarl(*place.command("rl-train")[1:], code=1)  # torchrun's own code
     assert "shards.zero=2" in done.stderr
     assert not place.folder("rl-train").exists()

@@ -19,7 +19,7 @@ from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rollout import free_keys, take
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
-from muarl_cli.pipeline.team import Team, model_on, open_team, optimiser_of, prepared
+from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
@@ -52,14 +52,10 @@ def total_steps(settings: RlTrain, tasks: int) -> int:
 
 
 def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
-    with open_team(settings) as team:
-        if not team.leads:
-            team.follow(partial(_trainer, settings, None))
-            return {}
-        return _lead(settings, out, team, talk)
+    return run_together(settings, partial(_trainer, settings, None), partial(_lead, settings, out, talk))
 
 
-def _lead(settings: RlTrain, out: Path, team: Team, talk: Talker) -> dict[str, Any]:
+def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(True)) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")

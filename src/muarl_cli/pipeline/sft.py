@@ -22,7 +22,7 @@ from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, stage_of, tokenizer_hash
-from muarl_cli.pipeline.team import Team, model_on, open_team, optimiser_of, prepared
+from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
@@ -58,14 +58,10 @@ def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
             next_step="name an episode log or a run folder with --data",
             code=ExitCode.USAGE,
         )
-    with open_team(settings) as team:
-        if not team.leads:
-            team.follow(partial(_trainer, settings, None))
-            return {}
-        return _lead(settings, out, team, talk)
+    return run_together(settings, partial(_trainer, settings, None), partial(_lead, settings, out, talk))
 
 
-def _lead(settings: Sft, out: Path, team: Team, talk: Talker) -> dict[str, Any]:
+def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=FREE_KEYS) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")

@@ -23,10 +23,6 @@ class Team:
         self.trainer: Any = None
         self._within = False
 
-    @property
-    def leads(self) -> bool:
-        return bool(self.ranks.rank == 0)
-
     def open(self, make: Callable[..., Any], *arguments: Any) -> Any:
         """Rank 0: make the trainer from `arguments`, on every rank; returns this rank's."""
         self.ranks.tell(arguments)
@@ -53,7 +49,7 @@ class Team:
     def dismiss(self) -> None:
         """Rank 0: let the others go. After a failure in the middle of a common step they wait for something else, and
         the launcher ends them."""
-        if self.leads and not self._within:
+        if not self._within:
             self.ranks.tell(None)
 
     def _do(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -75,9 +71,12 @@ class Team:
         self._within = False  # not in a `finally`: after a failure the ranks are no longer in step
 
 
-@contextmanager
-def open_team(settings: Any) -> Iterator[Team]:
-    """Join what a launcher started. Raises `MuarlError` where there are several processes and nothing is divided."""
+def run_together(settings: Any, make: Callable[..., Any], lead: Callable[[Team], dict[str, Any]]) -> dict[str, Any]:
+    """Join what a launcher started: rank 0 runs `lead`, the others follow it with the trainer that `make` gives.
+
+    Returns what `lead` does; nothing on the others. Raises `MuarlError` where there are several processes and nothing
+    is divided among them.
+    """
     from muarl_cli.training.ranks import open_ranks
 
     with open_ranks(lonely=bool(settings.shards.zero)) as ranks:
@@ -88,8 +87,11 @@ def open_team(settings: Any) -> Iterator[Team]:
                 code=ExitCode.CONFIG,
             )
         team = Team(ranks)
+        if ranks.rank:
+            team.follow(make)
+            return {}
         try:
-            yield team
+            return lead(team)
         finally:
             team.dismiss()
 

@@ -79,6 +79,7 @@ def open_ranks(lonely: bool = False) -> Iterator[Ranks]:
         if not lonely:
             yield ALONE
             return
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
         dist.init_process_group(_backend(), store=dist.HashStore(), rank=0, world_size=1)
     else:
         _end_with_parent()

@@ -50,16 +50,12 @@ class ShardedAdamW:
     def __init__(
         self, model: Any, weight_decay: float, betas: tuple[float, float], *, shards: Shards, ranks: Ranks
     ) -> None:
-        deepspeed = _deepspeed()
         self.ranks, self.whole_model = ranks, shards.zero < 3
         self._model = model
         model.zero_grad(set_to_none=True)  # what an earlier optimiser left on this rank alone
         trained = [p for p in model.parameters() if p.requires_grad]
         adam = torch.optim.AdamW(decay_groups(trained, weight_decay), lr=0.0, betas=betas, fused=True)
-        bf16 = next(model.parameters()).dtype == torch.bfloat16
-        self._engine, self._zero, _, _ = deepspeed.initialize(
-            model=_Pass(model), optimizer=adam, config=_config(shards, bf16), dist_init_required=False
-        )
+        self._engine, self._zero = _engine(model, shards, adam)
         self._pending = False
 
     def values(self, batch: Packed, temperature: float = 1.0) -> TokenValues:
@@ -70,11 +66,7 @@ class ShardedAdamW:
         """As `MasterAdamW.frozen`; under ZeRO-3 the weights of that model are divided too."""
         if self.whole_model:
             return partial(token_values, model)
-        bf16 = next(model.parameters()).dtype == torch.bfloat16
-        config = _config(Shards(3, offload=False), bf16)
-        engine = _deepspeed().initialize(
-            model=_Pass(model.requires_grad_(False)), config=config, dist_init_required=False
-        )[0]
+        engine, _ = _engine(model.requires_grad_(False), Shards(3, offload=False), None)
         return lambda batch, temperature: TokenValues(*engine(batch, temperature))
 
     def backward(self, loss: Tensor) -> None:
@@ -173,6 +165,21 @@ class _Pass(nn.Module):
     def forward(self, batch: Packed, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         found = token_values(self.model, batch, temperature)
         return found.logprobs, found.entropy, found.likeliest
+
+
+def _engine(model: Any, shards: Shards, adam: Any) -> tuple[Any, Any]:
+    """DeepSpeed's engine and optimiser over `model`; no optimiser for one that is never trained."""
+    deepspeed = _deepspeed()
+    config = _config(shards, next(model.parameters()).dtype == torch.bfloat16)
+    whole = _Pass(model)
+    if shards.zero == 3:
+        # Divided weight by weight where it was loaded: the whole model need not fit on one GPU, even for a moment.
+        deepspeed.zero.Init(module=whole, config_dict_or_path=config, mem_efficient_linear=False)
+        for module in whole.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(deepspeed.get_accelerator().current_device_name()))
+    found = deepspeed.initialize(model=whole, optimizer=adam, config=config, dist_init_required=False)
+    return found[0], found[1]
 
 
 def _config(shards: Shards, bf16: bool) -> dict[str, Any]:
