@@ -111,6 +111,16 @@ def test_an_adapter_is_trained_through_deepspeeds_launcher_as_by_one_process(lea
 
 
 @pytest.mark.slow
+def test_fine_tuning_on_two_processes_goes_as_on_one(learned: Place, tmp_path: Path) -> None:
+    place = _trained(learned, tmp_path / "place")
+    place.take_inputs("sft", learned)
+    words = [*place.command("sft")[1:-2], "--model", "runs/sft", "max_steps=3"]
+    for name, more in (("one", ()), ("two", (*TORCHRUN, "shards.zero=3"))):
+        place.muarl(*words, "--out", f"runs/{name}", *more)
+    assert _same(_metrics(place, "two"), _metrics(place, "one"))
+
+
+@pytest.mark.slow
 def test_several_processes_without_a_division_are_refused(learned: Place, tmp_path: Path) -> None:
     place = _trained(learned, tmp_path / "place", *TORCHRUN)
     done = place.muarl(*place.command("rl-train")[1:], code=1)  # torchrun's own code

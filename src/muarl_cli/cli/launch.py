@@ -93,13 +93,14 @@ def stage_command(stage_name: str, *flags: o.Flag, many: bool = False) -> Callab
 
 def launch_ranks(launcher: str | None, hostfile: Path | None, processes: int | None) -> None:
     """Start this command once a rank where that is asked for; returns in every rank, and where it is not."""
-    from muarl_cli.cli.launcher import is_rank, start
+    from muarl_cli.cli.launcher import start
+    from muarl_cli.training.launched import is_rank
 
     if is_rank():
         return
     if launcher:
         start(launcher, hostfile, processes)
-    if hostfile is not None or processes is not None:
+    elif hostfile is not None or processes is not None:
         raise MuarlError(
             "--hostfile and --processes are for a launcher",
             next_step="add --launcher deepspeed (or torchrun)",
@@ -144,7 +145,7 @@ def launch(
 
 def _talk(json: bool) -> Talk:
     """Of several ranks, the first one talks; the others are heard only in errors."""
-    from muarl_cli.cli.launcher import follows
+    from muarl_cli.training.launched import follows
 
     if not follows():
         return Talk(json=json)

@@ -23,16 +23,6 @@ class Launcher(StrEnum):
     TORCHRUN = "torchrun"
 
 
-def is_rank() -> bool:
-    """Whether a launcher started this process, as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def follows() -> bool:
-    """Whether another process speaks to the person."""
-    return is_rank() and os.environ["RANK"] != "0"
-
-
 def command_of(launcher: str, hostfile: Path | None, processes: int | None, arguments: Sequence[str]) -> list[str]:
     """The launcher's command for `muarl arguments`. Raises `MuarlError` for what does not go together."""
     if launcher not in set(Launcher):

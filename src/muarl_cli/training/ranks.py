@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from muarl_cli.training.launched import is_rank
+
 PATIENCE = timedelta(days=7)
 """how long a rank waits to be told what is next: conversations with real people may take their time"""
 
@@ -67,15 +69,10 @@ class Ranks:
 ALONE = Ranks(0, 1)
 
 
-def launched() -> bool:
-    """Whether a launcher (torchrun, DeepSpeed's) started this process as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
 @contextmanager
 def open_ranks(lonely: bool = False) -> Iterator[Ranks]:
     """Join the others that the launcher started; alone without a launcher, with a process group if `lonely`."""
-    if not launched():
+    if not is_rank():
         if not lonely:
             yield ALONE
             return

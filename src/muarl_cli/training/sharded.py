@@ -214,7 +214,10 @@ def _config(shards: Shards, bf16: bool) -> dict[str, Any]:
 def _deepspeed() -> Any:
     """The package, without what it would compile or say on a CPU."""
     import logging
+    import warnings
 
+    # It calls collectives by names that torch has renamed, and would say so at each of them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
