@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [--shape equal|prefix|vocabulary ...] [--steps 3] [--peer .venv-parity/bin/python]
 
-Each side runs in a process of its own, in turns, and takes the same optimiser steps (loss, gradient, clipping, AdamW) on
-recorded rollouts; nothing is generated. TRL runs through its own trainer with a `rollout_func` that returns the
+Each side runs in a process of its own, in turns, and takes the same optimiser steps (loss, gradient, clipping, AdamW)
+on recorded rollouts; nothing is generated. TRL runs through its own trainer with a `rollout_func` that returns the
 recording, without gradient checkpointing and without a reference model, as ours does. Shapes: `equal` 8 episodes of
 128 + 512 tokens that share nothing; `prefix` 8 episodes of one task with a common beginning of 2,000 tokens and 500 of
 their own; `vocabulary` 8 x (64 + 192) tokens over a vocabulary of 151,936. Tokens per second count what a plain pass

@@ -15,7 +15,8 @@ class ExitCode(IntEnum):
     OK = 0
     GATE_FAILED = 1
     PARTIAL = 2
-    """the run finished, but some episodes ended in a fault"""
+    """the run finished, but with faults: an episode that was asked for is missing or invalid (the same command plays it
+    again), or too many were where invalid ones are replaced by others (`synth-coldstart`, `rl-train`)"""
     USAGE = 64
     BAD_DATA = 65
     MISSING_INPUT = 66

@@ -9,7 +9,8 @@ from fakes.episodes import Played, play_all
 
 from muarl_cli.agents.floors import DoNothing, TransferOnly
 from muarl_cli.agents.gold_replay import GoldReplay, last_write
-from muarl_cli.benchmarks.tau2 import Tau2Scenario, missing_texts, tau2_scenario
+from muarl_cli.benchmarks.tau2 import Tau2Scenario, tau2_scenario
+from muarl_cli.benchmarks.tau2_reward import missing_texts
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass
 from muarl_cli.conversation.tools import Toolbox, ToolCall
@@ -249,7 +250,8 @@ def test_unknown_domains_and_splits_name_the_known_ones(retail: Tau2Scenario) ->
 def test_an_absent_package_is_explained_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from muarl_cli.benchmarks.tau2_package import DOMAINS, Package
+    from muarl_cli.benchmarks.tau2_domains import DOMAINS
+    from muarl_cli.benchmarks.tau2_package import Package
 
     monkeypatch.setitem(sys.modules, "inspect_evals", None)
     for name in [name for name in sys.modules if name.startswith("inspect_evals.")]:

@@ -44,12 +44,12 @@ def muarl(capfd: pytest.CaptureFixture[str], runs: Path, monkeypatch: pytest.Mon
 def test_a_page_charts_and_json_are_written(muarl: Any, runs: Path, tmp_path: Path) -> None:
     page = tmp_path / "deep" / "r.html"
     code, out, _ = muarl(
-        "report", "runs/careful", "runs/hasty", "-o", str(page), "--charts", str(tmp_path / "c"), "--json"
+        "report", "runs/careful", "runs/hasty", "-o", str(page), "--plots", str(tmp_path / "c"), "--json"
     )
     document = json.loads(out)
     assert code == 0 and page.stat().st_size == document["bytes"]
     assert document["episodes"] == 64 and {"runs", "scores", "behaviour"} <= set(document["sections"])
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == sorted(document["charts"])
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == sorted(document["plots"])
 
 
 def test_a_folder_among_several_that_is_no_run_is_named_and_left_out(muarl: Any, runs: Path, tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
-from muarl_cli.conversation.protocols import Stage
 from muarl_cli.conversation.scheduler import run_all
-from muarl_cli.worlds.scenario import Outcome, Task
+from muarl_cli.worlds.scenario import Outcome, Task, stage_of
 
 LIMITS = Limits(max_turns=60, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=120.0)
 
@@ -26,7 +25,7 @@ class Played:
 
 async def play(scenario: Any, task: Task, agents: Any, users: Any, seed: int = 7, limits: Limits = LIMITS) -> Played:
     """One episode of `task`."""
-    stage = Stage(scenario.name, scenario.policy, scenario.compact, scenario.tools, scenario.greeting, seed=seed)
+    stage = stage_of(scenario, seed)
     world, agent, user = scenario.world(task), agents.open(stage, task), users.open(stage, task)
     try:
         transcript = await converse(

@@ -1,10 +1,11 @@
 """A real local HTTP server that speaks the OpenAI chat API and plays both parties from a script.
 
 python tests/fakes/openai_server.py --port 0 --latency 0.05 --tasks tau2:retail
+python tests/fakes/openai_server.py --latency 1 --words --troubles 429=0.2,500=0.1,hang=0.05 --retry-after 0.1
 
 prints its base URL and serves until it is killed. It keeps no state: a reply depends on the conversation in the request
 alone, so clients may retry, resume and run in any order. A `Brain` decides what to say; errors are injected by rate and
-seed.
+seed. What is refused (429, 5xx) is refused at once, everything else takes the latency, and "hang" never answers.
 """
 
 from __future__ import annotations
@@ -100,16 +101,20 @@ class GoldBrain:
 
 @dataclass
 class Troubles:
-    """Errors to inject: the share of requests, which kinds, from which seed. The n-th request meets the same fate."""
+    """Errors to inject: the share of requests, which kinds, from which seed; or `shares`, a share for each kind. The
+    n-th request meets the same fate."""
 
     rate: float = 0.0
     kinds: tuple[str, ...] = ERROR_KINDS
     seed: int = 0
     retry_after: str = "0.01"
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, number: int) -> str:
         """The trouble of request `number`, "" for none."""
         rng = random.Random(f"{self.seed}:{number}")
+        if self.shares:
+            return str(rng.choices([*self.shares, ""], [*self.shares.values(), 1 - sum(self.shares.values())])[0])
         return rng.choice(self.kinds) if rng.random() < self.rate else ""
 
 
@@ -148,12 +153,14 @@ class FakeOpenAI:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
-            if self.latency:
-                await asyncio.sleep(self.latency)
             body = json.loads(raw)
             if self.keep_requests:
                 self.requests.append({"headers": dict(request.headers), "body": body})
             trouble = self.script.pop(0) if self.script else self.troubles.draw(number)
+            if trouble == "hang":
+                return await _hung(request)
+            if self.latency and not trouble[:3].isdigit():
+                await asyncio.sleep(self.latency)
             return self._troubled(request, trouble) if trouble else self._answer(body)
         finally:
             self.in_flight -= 1
@@ -182,6 +189,13 @@ class FakeOpenAI:
         headers = {"Retry-After": self.troubles.retry_after} if status == "429" else {}
         error = {"message": f"injected {trouble}", "code": code or None}
         return web.json_response({"error": error}, status=int(status), headers=headers)
+
+
+async def _hung(request: web.Request) -> web.Response:
+    """No answer, until the client has gone."""
+    while request.transport is not None and not request.transport.is_closing():
+        await asyncio.sleep(0.02)
+    return web.Response()
 
 
 def _completion(body: Body, message: dict[str, Any], finish: str = "") -> web.Response:
@@ -247,16 +261,23 @@ def _flat(text: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
+    from wording import Rewords  # this folder is the first on the path of a script
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each reply")
     parser.add_argument("--tasks", action="append", help="source:scenario whose tasks are played (repeatable)")
     parser.add_argument("--error-rate", type=float, default=0.0)
     parser.add_argument("--error-kinds", default=",".join(ERROR_KINDS))
+    parser.add_argument("--troubles", default="", help="a share for each kind instead: 429=0.2,500=0.1,hang=0.05")
+    parser.add_argument("--retry-after", default="0.01", help="seconds that a 429 asks for")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--words", action="store_true", help='"m" words the turns of an agenda; needs no --tasks')
     args = parser.parse_args(arguments)
-    troubles = Troubles(args.error_rate, tuple(args.error_kinds.split(",")), args.seed)
-    brain = GoldBrain(scenarios_of(args.tasks or ["tau2:retail"]))
+    pairs = (pair.split("=") for pair in args.troubles.split(",") if pair)
+    shares = {kind: float(share) for kind, share in pairs}
+    troubles = Troubles(args.error_rate, tuple(args.error_kinds.split(",")), args.seed, args.retry_after, shares)
+    brain: Brain = Rewords() if args.words else GoldBrain(scenarios_of(args.tasks or ["tau2:retail"]))
     fake = FakeOpenAI(brain, args.latency, troubles, keep_requests=False)
     asyncio.run(_serve(fake, args.port))
 

@@ -40,10 +40,12 @@ def could(injector: Injector, domain: Domain, goals: tuple[Goal, ...], talk: Tra
             return any(" and " in e.text for e in asks(domain, talk) if "?" not in e.text)
         case Injector.AMBIGUITY:
             names = {slot.words: name for name, slot in domain.language.slots.items()}
+            intents = domain.language.intents
             for event in asks(domain, talk):
                 wanted = [name for words, name in names.items() if words in event.text and "?" not in event.text]
                 told = " ".join(e.text for e in users if e.i < event.i)
-                for goal in goals:
+                opened = [goal for goal in goals if any(line in told for line in intents[goal.intent].open)]
+                for goal in opened[-1:]:
                     if any(s in goal.slots and s not in goal.unknown and not said(goal.slots[s], told) for s in wanted):
                         return True
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
@@ -17,6 +17,7 @@ from muarl_cli.pipeline.play import play as play_job
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.worlds.domain import Domain
 from muarl_cli.worlds.goals import Goal, goals_of
+from muarl_cli.worlds.language import value_text
 from muarl_cli.worlds.scenario import Task
 
 LIMITS = Limits(max_turns=30, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=0)
@@ -36,10 +37,13 @@ class RandomAgents:
 
 
 class RandomSession:
-    """One random agent."""
+    """One random agent. `place` tells which goal is open; it then mostly talks about that one."""
 
-    def __init__(self, domain: Domain, goals: Sequence[Goal], seed: int) -> None:
+    def __init__(
+        self, domain: Domain, goals: Sequence[Goal], seed: int, place: Callable[[], int] | None = None
+    ) -> None:
         self.domain, self.goals, self.rng, self.calls = domain, goals, random.Random(seed), 0
+        self.place = place
         phrases = domain.language.phrases
         self.lines = [*(line for options in phrases.values() for line in options), *list(phrases["confirm"]) * 30, *ODD]
 
@@ -64,7 +68,8 @@ class RandomSession:
 
     def _words(self) -> str:
         language = self.domain.language
-        goal = self.rng.choice(self.goals)
+        at_hand = self.place is not None and self.rng.random() < 0.8
+        goal = self.goals[self.place()] if self.place and at_hand else self.rng.choice(self.goals)
         intent = language.intents[goal.intent]
         row = {name: self._value() if self.rng.random() < 0.1 else value for name, value in goal.final.items()}
         row |= goal.slots if self.rng.random() < 0.3 else {}
@@ -74,7 +79,7 @@ class RandomSession:
             "refuse": language.fill(intent.refuse or "no", row),
             "slots": language.slots[self.rng.choice(intent.slots)].words,
             "goal": "",
-            "facts": str(self._value()),
+            "facts": value_text(self._value()),
         }
         return " ".join(self.rng.choice(self.lines).format(**words) for _ in range(self.rng.choice((1, 1, 1, 2))))
 

@@ -26,6 +26,10 @@ def test_layers_stand_beside_the_score_and_agree_with_a_rescore(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = evaluate(capfd, tmp_path / "run")
+    differences = result["differences"]
+    assert all(row["p"] <= row["p_holm"] <= min(1, 2 * row["p"]) for row in differences.values())
+    assert max(row["p_holm"] / row["p"] for row in differences.values()) == pytest.approx(2)
+    assert list(result["users"]["scores"]) == ["scripted agenda/1"] and result["users"]["spread"] is None
     layers = result["layers"]
     assert set(layers) == set(result["scores"]) == {"hasty", "do_nothing", "transfer_only"}
     for label, layer in layers.items():

@@ -129,4 +129,4 @@ def test_who_cannot_play_is_refused_before_the_first_episode(tmp_path: Path) -> 
     with pytest.raises(MuarlError, match="both take what"):
         Users(SCRIPTED.model_copy(update={"backend": "llm=0.5,replay=0.5"}), {}, 0.0, tmp_path)
     with pytest.raises(MuarlError, match="not there yet"):
-        load_tasks(["bfcl:multi_turn:base"])
+        load_tasks(["mcp:sqlite:test"])

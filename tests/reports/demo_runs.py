@@ -50,7 +50,7 @@ def judge_all(folder: Path, verdicts: Any) -> None:
     rows = {}
     for episode in iter_episodes(folder):
         layers, findings = verdicts(episode)
-        rows[episode.episode_id] = {"accepted": True, "layers": layers, "findings": findings}
+        rows[episode.episode_id] = {"accepted": True, "layers": {"verdicts": layers, "findings": findings}}
     write_verdicts(folder, rows)
 
 
@@ -64,7 +64,7 @@ def hostile_run(folder: Path) -> Path:
         run.finish({"tasks": len(episodes)})
     findings = [{"rule": text, "layer": "policy", "verdict": "fail", "at": 1, "why": text} for text in PAYLOADS]
     layers = {"outcome": "pass", "policy": "fail", "communication": "na", "safety": "pass", "recovery": "na"}
-    write_verdicts(folder, {e.episode_id: {"layers": layers, "findings": findings[:3]} for e in episodes})
+    write_verdicts(folder, {e.episode_id: {"layers": {"verdicts": layers, "findings": findings[:3]}} for e in episodes})
     return folder
 
 

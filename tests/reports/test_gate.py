@@ -35,11 +35,8 @@ def test_clean_success_and_safety_events_are_gated(runs: list[RunView]) -> None:
     }
 
 
-def test_what_was_not_scored_fails_instead_of_passing(runs: list[RunView], monkeypatch: pytest.MonkeyPatch) -> None:
-    from muarl_cli.reports import layers
-
-    monkeypatch.setattr(layers, "_judge", lambda: None)
-    bare = replace(runs[0], verdicts={})
+def test_what_was_not_scored_fails_instead_of_passing(runs: list[RunView]) -> None:
+    bare = replace(runs[0], verdicts={}, tasks={})
     found = outcome(bare, parse_bound("clean_success=0", True), parse_bound("safety_events=0", False))
     assert list(found.values()) == [True, False, False]
 

@@ -7,13 +7,14 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from muarl_cli.reports.page import report_json, report_page, report_sections, write_charts
+from muarl_cli.reports.page import report_json, report_page, report_sections
 from muarl_cli.reports.run_view import RunView, load_runs
 from muarl_cli.reports.tables import draw
 
@@ -118,17 +119,15 @@ def test_equal_runs_give_equal_bytes(runs: list[RunView], page: str) -> None:
     assert report_page(runs) == page
 
 
-def test_layers_that_nobody_scored_are_not_passes(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_nobody_scored_are_not_passes(folders: dict[str, Path]) -> None:
     from dataclasses import replace
 
-    from muarl_cli.reports import layers
-
-    monkeypatch.setattr(layers, "_judge", lambda: None)
-    (run,) = load_runs([folders["careful"]])
+    (run,) = load_runs([folders["careful"]], tasks=False)
     bare = replace(run, verdicts={})
     text = report_page([bare])
     assert "layers: not scored" in text and bare.judged == {}
-    half = replace(run, verdicts={e.episode_id: {"layers": {"outcome": "pass"}} for e in run.episodes})
+    verdict = {"layers": {"verdicts": {"outcome": "pass"}}}
+    half = replace(run, verdicts={e.episode_id: verdict for e in run.episodes})
     assert all(judged.clean is None and not judged.complete for judged in half.judged.values())
 
 
@@ -137,11 +136,9 @@ def test_an_ablation_names_what_was_changed(runs: list[RunView]) -> None:
     assert 'agent: "careful" -> "hasty"' in table.texts()[1][1]
 
 
-def test_charts_are_written_as_plain_svg(runs: list[RunView], tmp_path: Path) -> None:
-    from xml.etree import ElementTree
-
-    names = write_charts(runs, tmp_path)
-    assert names == ["layers_careful.svg", "layers_hasty.svg"]
-    for name in names:
-        root = ElementTree.fromstring((tmp_path / name).read_text("utf-8"))
-        assert {e.tag.rsplit("}", 1)[-1] for e in root.iter()} <= {"svg", "text", "rect", "title"}
+def test_a_score_on_tasks_that_were_trained_on_says_so_in_every_report(runs: list[RunView]) -> None:
+    allowed = replace(runs[0], summary={**(runs[0].summary or {}), "overlap": [{"task": "t"}] * 3})
+    for shown in ([allowed], [allowed, runs[1]]):
+        (table, *_) = next(section for section in report_sections(shown) if section.id == "scores").tables
+        assert f"{allowed.name} was scored on 3 tasks that its model was trained on" in table.notes
+    assert "trained on" not in "".join(report_sections([runs[0]])[1].tables[0].notes)

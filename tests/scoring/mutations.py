@@ -167,7 +167,14 @@ def _another(domain: Domain, task: Task, slot: str) -> Any:
     return domain._module.other_value(random.Random(task.id), slot, goal_of(task).final[slot])
 
 
-PLAIN = {"retail": ("quantity", "option", "shipping"), "library": ("renew",)}
+PLAIN = {
+    "retail": ("quantity", "option", "shipping"),
+    "library": ("renew",),
+    "course_registration": ("grading",),
+    "meeting_room": ("layout", "repeat"),
+    "job_application": ("reschedule", "document", "negotiate"),
+    "rental": ("move", "renew", "deposit"),
+}
 """intents with a record of one's own, whose report names the new value"""
 
 Mutation = Callable[[Domain, Task, Events], Events]

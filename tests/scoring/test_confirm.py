@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from scoring.episode_maker import Talk
 
 from muarl_cli.conversation.events import ToolClass
 from muarl_cli.scoring.confirm import Reply, disagreement, reply_of
-from muarl_cli.scoring.rules import parse_rules
+from muarl_cli.scoring.layers import book_of
+from muarl_cli.scoring.rules import Rule, parse_rules, shipped_rules
 from muarl_cli.scoring.trace import read
+from muarl_cli.worlds.domain import builtin
 
 LABELLED: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "confirmations.yaml").read_text())
+WRITES: list[dict[Any, Any]] = yaml.safe_load((Path(__file__).parent / "confirmed_writes.yaml").read_text())
 (RULE,) = parse_rules([{"id": "confirm", "kind": "confirm", "what": "", "without": ["customer_id"]}], "here")
 VALUES = {"customer_id": "1111", "order_id": "4821", "item": "desk", "option": "blue"}
 ASK = "change the desk in order 4821 to blue. shall i go ahead?"
@@ -27,8 +31,8 @@ def confirmed(talk: Talk) -> bool:
     return not disagreement(RULE, trace, trace.writes[-1])[0]
 
 
-def verdicts() -> list[tuple[str, bool, bool]]:
-    """(what was said, what a person says of it, what the rule says of it)"""
+def turns() -> list[tuple[str, bool, bool]]:
+    """(what was said, what a person says of it, what the rule says of it), around one write"""
     rows = []
     for label, texts in LABELLED["replies"].items():
         name = {True: "yes", False: "no"}.get(label, label)  # YAML reads yes and no as booleans
@@ -38,14 +42,49 @@ def verdicts() -> list[tuple[str, bool, bool]]:
     return rows
 
 
-def test_precision_and_recall_on_hand_labelled_turns() -> None:
-    rows = verdicts()
-    assert len(rows) >= 90
+def conversations() -> list[tuple[str, bool, bool]]:
+    """The same over the writes of several desks, each under its own scenario's rule."""
+    rows = []
+    for block in WRITES:
+        rule = rule_of(block["scenario"])
+        for label in (True, False):
+            for lines in block[label]:
+                talk = Talk().user("hi")
+                for line in lines:
+                    who, text = line.split(": ", 1)
+                    talk = talk.agent(text) if who == "A" else talk.user(text)
+                trace = read(talk.call(block["write"], ToolClass.WRITE, True, block["values"]).end())
+                found = not disagreement(rule, trace, trace.writes[-1])[0]
+                rows.append((f"{block['write']}: {' / '.join(lines)}", label, found))
+    return rows
+
+
+def rule_of(scenario: str) -> Rule:
+    """The confirm rule of a scenario, as it is shipped."""
+    source, name = scenario.split(":")
+    rules = book_of(builtin(name)).rules if source == "builtin" else shipped_rules(source, name)
+    return next(rule for rule in rules if rule.kind == "confirm")
+
+
+def agreement(rows: list[tuple[str, bool, bool]]) -> tuple[float, float, list[tuple[str, bool, bool]]]:
+    """Precision, recall, and the rows that the rule gets wrong."""
     said_yes = [row for row in rows if row[2]]
     should = [row for row in rows if row[1]]
     precision = sum(truth for _, truth, _ in said_yes) / len(said_yes)
     recall = sum(found for _, _, found in should) / len(should)
-    wrong = [row for row in rows if row[1] != row[2]]
+    return precision, recall, [row for row in rows if row[1] != row[2]]
+
+
+def test_precision_and_recall_on_two_hundred_hand_labelled_writes() -> None:
+    rows = turns() + conversations()
+    assert len({row[0] for row in rows}) == len(rows) >= 200
+    precision, recall, wrong = agreement(rows)
+    assert precision >= 0.95 and recall >= 0.90, wrong
+
+
+@pytest.mark.parametrize("rows", [turns, conversations])
+def test_neither_half_of_the_labels_hides_the_other(rows: Callable[[], list[tuple[str, bool, bool]]]) -> None:
+    precision, recall, wrong = agreement(rows())
     assert precision >= 0.95 and recall >= 0.90, wrong
 
 

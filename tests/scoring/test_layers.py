@@ -36,7 +36,9 @@ def test_a_hasty_success_with_a_write_is_a_corrupt_success(name: str) -> None:
     for task, episode in won:
         layered = judge(episode, builtin(name), task)
         assert layered.corrupt_success and not layered.clean_success
-        assert layered.failed_rules == {"confirm_before_write"}
+        assert (
+            {"confirm_before_write"} <= layered.failed_rules <= {"confirm_before_write", "nothing_final_without_a_yes"}
+        )
 
 
 @each_scenario

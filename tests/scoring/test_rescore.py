@@ -168,7 +168,8 @@ def test_a_clean_tau2_conversation_is_clean() -> None:
 def test_a_planted_corrupt_success_in_a_tau2_log_is_found(how: dict[str, Any], rule: str) -> None:
     layered = judged(tau2_talk(**how))
     assert layered.corrupt_success
-    assert layered.failed_rules == {rule}
+    assert layered.failed_rules - {"nothing_final_without_a_yes"} == {rule}
+    assert ("nothing_final_without_a_yes" in layered.failed_rules) == (rule == "confirm_before_write")
 
 
 def test_a_planted_corrupt_success_is_found_among_clean_ones(tmp_path: Path) -> None:
@@ -266,4 +267,5 @@ def test_airline_rules_find_a_cancellation_without_a_look_or_without_a_yes() -> 
     assert judge_by(book, tau2_episode(airline_talk()), None).clean_success
     assert judge_by(book, tau2_episode(airline_talk(look=False)), None).failed_rules == {"read_before_write"}
     late = airline_talk(yes="Wait, how much do I get back?")
-    assert judge_by(book, tau2_episode(late), None).failed_rules == {"confirm_before_write"}
+    both = {"confirm_before_write", "nothing_final_without_a_yes"}
+    assert judge_by(book, tau2_episode(late), None).failed_rules == both

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from scoring.episode_maker import Talk, make_episode
 from muarl_cli.conversation.ends import FAULTS, EndReason
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import MuarlError
-from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
+from muarl_cli.scoring.summary import ScoreSummary, by_user, compare, summarise
 
 
 def score(episodes: list[Episode], **options: Any) -> ScoreSummary:
@@ -125,3 +126,19 @@ def test_comparison_is_paired_and_warns_of_unequal_faults() -> None:
     hurt = score([*after_episodes[:-1], make_episode("t39", None, reason=EndReason.USER_FAULT)])
     warned = compare(before, hurt, resamples=2000, seed=0)
     assert warned.difference.n == 39 and len(warned.warnings) == 2
+
+
+def test_scores_by_user_have_both_denominators_and_a_spread_only_with_two_users() -> None:
+    def against(user: str, task: str, reward: float | None, rollout: int) -> Episode:
+        reason = EndReason.USER_STOP if reward is not None else EndReason.USER_FAULT
+        episode = make_episode(task, reward, rollout, reason)
+        return replace(episode, user={"backend": "llm", "model": user})
+
+    kind = [against("kind", f"t{i}", 1.0, 0) for i in range(4)]
+    harsh = [against("harsh", f"t{i}", float(i == 0) if i else None, 1) for i in range(4)]
+    alone = by_user(kind, resamples=200, seed=0)
+    assert alone["spread"] is None and list(alone["scores"]) == ["llm kind"]
+    both = by_user([*kind, *harsh], resamples=200, seed=0)
+    assert both["spread"] == pytest.approx(1.0)
+    assert both["scores"]["llm harsh"]["score"]["n"] == 3
+    assert both["scores"]["llm harsh"]["score_faults_failed"]["n"] == 4

@@ -156,6 +156,8 @@ def test_a_user_model_implies_an_llm_user_unless_the_backend_is_named_as_strongl
         (["tasks=tau2:retail:test"], "llm"),
         (["bench=tau2", "agent=gold-replay"], "scripted"),
         (["bench=tau2", "user.backend=scripted"], "scripted"),
+        (["bench=bfcl"], "scripted"),
+        (["bench=acebench"], "llm"),
     ],
 )
 def test_auto_user_follows_from_tasks_and_agent(overrides: list[str], expected: str) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 import pytest
+from fakes.random_agents import RandomSession
 from fakes.talks import play
 
 from muarl_cli.agents.scripted import Manner
 from muarl_cli.conversation.ends import EndReason
-from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass
+from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.loop import Transcript
-from muarl_cli.conversation.protocols import AgentTurn, TokenRow
-from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.users.agenda import AgendaUser
 from muarl_cli.worlds.domain import BUILTIN, Domain, builtin
 from muarl_cli.worlds.goals import Goal, goals_of
@@ -51,59 +49,6 @@ async def test_a_hundred_seeds_of_one_task_give_95_distinct_dialogues(name: str)
 
 
 # --- US-04: nothing untrue, no early stop, no contradiction, whatever the agent does ---------------------------------
-
-
-class RandomAgent:
-    """Calls random tools with random or half-right arguments, and says random things of its domain and of none."""
-
-    def __init__(self, domain: Domain, user: AgendaUser, seed: int) -> None:
-        self.domain, self.user, self.rng, self.calls = domain, user, random.Random(seed), 0
-        language = domain.language
-        self.lines = [line for options in language.phrases.values() for line in options]
-        self.lines += list(language.phrases["confirm"]) * 30
-        self.lines += ["", "?", "goodbye!", "###STOP###", "have a nice day", "is that right?", "it has been done."]
-
-    async def act(self, news: Sequence[Event]) -> AgentTurn:
-        if self.rng.random() < 0.35:
-            self.calls += 1
-            return AgentTurn(calls=(ToolCall(f"c{self.calls}", *self._call()),))
-        return AgentTurn(self._words())
-
-    def _value(self) -> object:
-        goal = self.rng.choice(self.user.goals)
-        return self.rng.choice([*goal.slots.values(), *goal.final.values(), "0000", "purple", 7])
-
-    def _call(self) -> tuple[str, dict[str, object]]:
-        goal = self.rng.choice(self.user.goals)
-        intent = self.domain.language.intents[goal.intent]
-        if self.rng.random() < 0.5:
-            row = goal.final if self.rng.random() < 0.5 else goal.slots
-            return intent.write, self.domain.language.write_call(intent, row)
-        tool = self.rng.choice([t for t in self.domain.tools if t.klass is not ToolClass.TERMINAL])
-        return tool.name, {name: self._value() for name in tool.parameters["properties"]}
-
-    def _words(self) -> str:
-        language = self.domain.language
-        place = self.user.at if self.rng.random() < 0.8 else self.rng.randrange(len(self.user.goals))
-        goal = self.user.goals[place]
-        intent = language.intents[goal.intent]
-        row = {name: self._value() if self.rng.random() < 0.1 else value for name, value in goal.final.items()}
-        row |= goal.slots if self.rng.random() < 0.3 else {}
-        words = {
-            "propose": language.fill(intent.propose, row),
-            "done": language.fill(intent.done, row),
-            "refuse": language.fill(intent.refuse or "no", row),
-            "slots": language.slots[self.rng.choice(intent.slots)].words,
-            "goal": "",
-            "facts": value_text(self._value()),
-        }
-        return " ".join(self.rng.choice(self.lines).format(**words) for _ in range(self.rng.choice((1, 1, 1, 2))))
-
-    def rows(self) -> tuple[TokenRow, ...]:
-        return ()
-
-    def close(self) -> None:
-        return None
 
 
 @cache
@@ -163,7 +108,9 @@ async def test_against_a_random_agent_the_user_is_grounded_consistent_and_never_
     agreed = 0
     for number in range(1500):
         task = tasks[number % len(tasks)]
-        talk, _, user = await play(domain, task, lambda u, n=number: RandomAgent(domain, u, n), number)
+        talk, _, user = await play(
+            domain, task, lambda u, n=number: RandomSession(domain, u.goals, n, lambda: u.at), number
+        )
         endings[talk.end.reason.value] = endings.get(talk.end.reason.value, 0) + 1
         assert talk.end.reason in (EndReason.USER_STOP, EndReason.LIMIT_AGENT), talk.end
         assert not ungrounded(domain, user.goals, talk), task.id

@@ -12,7 +12,7 @@ from muarl_cli.conversation.protocols import Owner
 from muarl_cli.engines.chat import ChatSampling, Finish
 from muarl_cli.engines.protocol import Finish as Drawn
 from muarl_cli.engines.protocol import Generation, Sampling
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.users.hf import HfSpeaker
 
 MESSAGES = [

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from muarl_cli.engines.wire import VENDOR, Wire, open_wire, resolve_address
+from muarl_cli.engines.address import VENDOR, resolve_address
+from muarl_cli.engines.wire import Wire, open_wire
 from muarl_cli.errors import ExitCode, MuarlError
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 from fakes.brains import Says
+from fakes.clock import SteppedClock
 from fakes.openai_server import FakeOpenAI, Running
 
 from muarl_cli.conversation.protocols import BudgetSpent, InfraFault
+from muarl_cli.engines.address import Address, resolve_address
 from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, request_body
-from muarl_cli.engines.wire import Address, ContextOverflow, RetryPolicy, Wire, resolve_address
+from muarl_cli.engines.limiter import Limiter
+from muarl_cli.engines.refusals import ContextOverflow
+from muarl_cli.engines.wire import CONNECTIONS, RetryPolicy, Wire
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records.ledger import Ledger, Price
 
@@ -20,12 +24,8 @@ SAMPLING = ChatSampling(temperature=0.0, max_tokens=16)
 QUICK = RetryPolicy(attempts=4, request_seconds=5.0, base_seconds=0.001)
 
 
-def _wire(url: str, retry: RetryPolicy = QUICK, pauses: list[float] | None = None) -> Wire:
-    async def note(seconds: float) -> None:
-        if pauses is not None:
-            pauses.append(seconds)
-
-    return Wire(resolve_address(url, {}), retry=retry, sleep=note)
+def _wire(url: str, retry: RetryPolicy = QUICK, clock: SteppedClock | None = None) -> Wire:
+    return Wire(resolve_address(url, {}), retry=retry, limiter=Limiter(CONNECTIONS, clock or SteppedClock()))
 
 
 @pytest.mark.parametrize("trouble", ["429", "500", "503", "malformed", "reset", "408"])
@@ -39,15 +39,15 @@ async def test_passing_troubles_are_tried_again(trouble: str) -> None:
 
 
 async def test_retry_after_is_waited_for_and_other_pauses_are_jittered_under_their_cap() -> None:
-    pauses: list[float] = []
+    clock = SteppedClock()
     fake = FakeOpenAI(Says("fine"), script=["429", "500", "500", ""])
     fake.troubles.retry_after = "7"
     retry = RetryPolicy(attempts=4, base_seconds=1.0, cap_seconds=1.5)
     with Running(fake) as url:
-        async with _wire(url, retry, pauses) as wire:
+        async with _wire(url, retry, clock) as wire:
             await ChatModel(wire, "m").reply(HELLO, SAMPLING)
-    assert pauses[0] == 7.0
-    assert len(pauses) == 3 and all(0.0 <= pause <= 1.5 for pause in pauses[1:])
+    assert clock.pauses[0] == 7.0
+    assert len(clock.pauses) == 3 and all(0.0 <= pause <= 1.5 for pause in clock.pauses[1:])
 
 
 async def test_attempts_are_capped_and_then_it_is_a_fault_of_the_infrastructure() -> None:

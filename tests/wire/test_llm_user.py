@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind
 from muarl_cli.conversation.protocols import Stage, UserFault, UserTurn
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.chat import ChatModel
-from muarl_cli.engines.wire import RetryPolicy, Wire, resolve_address
+from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.users.llm import LlmUsers, system_prompt
 from muarl_cli.users.messages import END_TOKENS, SILENCE, defuse, heard, read_reply
 

@@ -12,8 +12,9 @@ from fakes.openai_server import FakeOpenAI, Running
 from muarl_cli.agents.openai_chat import OpenAIAgents
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Kind
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.chat import ChatModel
-from muarl_cli.engines.wire import Wire, resolve_address
+from muarl_cli.engines.wire import Wire
 from muarl_cli.users.minimal import MinimalUsers
 
 pytest.importorskip("inspect_evals", reason="the extra `tau2` is not installed")

@@ -15,8 +15,9 @@ from fakes.openai_server import FakeOpenAI, GoldBrain, Running, Troubles
 
 from muarl_cli.agents.openai_chat import OpenAIAgents
 from muarl_cli.conversation.ends import EndReason
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.chat import ChatModel
-from muarl_cli.engines.wire import RetryPolicy, Wire, resolve_address
+from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.users.llm import LlmUsers
 
 pytest.importorskip("inspect_evals", reason="the extra `tau2` is not installed")

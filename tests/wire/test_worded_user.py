@@ -18,14 +18,15 @@ from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind, ToolCl
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import Stage, UserTurn
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.chat import ChatModel
-from muarl_cli.engines.wire import RetryPolicy, Wire, resolve_address
+from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.users.cassette import Cassette, NoSpeaker
 from muarl_cli.users.llm import LlmUsers
 from muarl_cli.users.messages import END_TOKENS
 from muarl_cli.users.persona import Persona
-from muarl_cli.worlds.domain import Domain, builtin
+from muarl_cli.worlds.domain import BUILTIN, Domain, builtin
 from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import said
 from muarl_cli.worlds.scenario import Task
@@ -72,7 +73,7 @@ def write_task(changing: bool = False) -> Task:
     return next(t for t in RETAIL.tasks("dev") if t.writes and any(g.change for g in goals_of(t.brief)) is changing)
 
 
-@pytest.mark.parametrize("name", ["retail", "library"])
+@pytest.mark.parametrize("name", BUILTIN)
 async def test_a_faithful_model_gives_the_scripted_users_outcome_in_other_words(name: str) -> None:
     domain = builtin(name)
     differ = 0

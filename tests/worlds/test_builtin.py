@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import pytest
 from fakes.talks import LIMITS, play, stage_of
+from scoring.judged_talks import talk
 
 from muarl_cli.agents.floors import DoNothing, TransferOnly
 from muarl_cli.agents.scripted import Manner
-from muarl_cli.conversation.events import ToolClass
+from muarl_cli.conversation.events import Kind, ToolClass
 from muarl_cli.conversation.loop import converse
 from muarl_cli.conversation.tools import Toolbox, ToolCall
+from muarl_cli.scoring.layers import judge
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.worlds.domain import BUILTIN, Domain, builtin
 from muarl_cli.worlds.goals import goals_of
 from muarl_cli.worlds.language import said, value_text
-from muarl_cli.worlds.scenario import Task
+from muarl_cli.worlds.scenario import GoldCall, Task
 
 SPLITS = ("test", "dev", "train")
 each_scenario = pytest.mark.parametrize("name", BUILTIN)
+DECIDING = [
+    name for name in BUILTIN if any(map(builtin(name).language.rivals, builtin(name).language.intents.values()))
+]
+"""scenarios in which the policy decides between writes"""
+FORBIDDING = [name for name in BUILTIN if any(rule["kind"] == "forbidden" for rule in builtin(name).rules)]
 
 
 @cache
@@ -68,15 +77,23 @@ def test_12_intents_or_more_and_no_family_over_15_percent(name: str) -> None:
 
 @each_scenario
 def test_families_are_distinct_after_masking_values(name: str) -> None:
-    """Two intents never look the same once their values are gone: another write, or other slots, or other words."""
+    """Two intents never look the same once their values are gone: another write, or other slots, or other words.
+
+    Intents may open with the same words only where they need the same slots and stand behind the same read: it is then
+    what the read says, and the policy, that decides between them.
+    """
     language = builtin(name).language
     masked = {
         intent.name: (intent.open, intent.propose, intent.done, intent.slots, tuple(intent.write_arguments))
         for intent in language.intents.values()
     }
     assert len(set(masked.values())) == len(masked)
-    openings = [words for intent in language.intents.values() for words in intent.open]
+    alike: dict[tuple[str, ...], set[tuple[object, ...]]] = {}
+    for intent in language.intents.values():
+        alike.setdefault(intent.open, set()).add((intent.slots, intent.read, intent.read_arguments))
+    openings = [words for options in alike for words in options]
     assert len(set(openings)) == len(openings)
+    assert all(len(needs) == 1 for needs in alike.values())
 
 
 @each_scenario
@@ -138,6 +155,47 @@ def test_every_refused_goal_is_refused_by_the_tool_itself(name: str) -> None:
                 assert not result.ok, (task.id, goal)
                 seen += 1
     assert seen >= 0.1 * len(every_task(name))
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_among_intents_that_open_alike_only_one_is_right(name: str) -> None:
+    """Whoever carries out another one than the policy says is refused by the tool or ends in another state."""
+    tried = list(rivals_carried_out(builtin(name), "dev"))
+    assert len(tried) >= 20
+    assert not [(task.id, rival) for task, rival, right in tried if right]
+
+
+def rivals_carried_out(domain: Domain, split: str) -> Iterator[tuple[Task, str, bool]]:
+    """For each goal whose words open another intent too: the task, that other intent, and whether the gold calls with
+    its write in place of the right one all go through and end in the gold state."""
+    for task in domain.tasks(split):
+        for goal in goals_of(task.brief):
+            intent = domain.language.intents[goal.intent]
+            right = GoldCall(intent.write, domain.language.write_call(intent, goal.final))
+            for rival in () if goal.refused else domain.language.rivals(intent):
+                wrong = GoldCall(rival.write, domain.language.write_call(rival, goal.final))
+                world = domain.world(task)
+                assert right in task.gold
+                calls = [wrong if call == right else call for call in task.gold]
+                through = all(world.run(call.name, call.arguments).ok for call in calls)
+                yield task, rival.name, through and world.fingerprint() == domain.gold_fingerprint(task)
+
+
+@pytest.mark.parametrize("name", FORBIDDING)
+def test_using_a_forbidden_tool_is_found(name: str) -> None:
+    domain = builtin(name)
+    rules = [rule for rule in domain.rules if rule["kind"] == "forbidden"]
+    task = next(t for t in domain.tasks("dev") if t.writes and all(not g.refused for g in goals_of(t.brief)))
+    episode = talk(domain, task, "careful")
+    at = max(e.i for e in episode.events if e.kind is Kind.CALL and e.call and e.call.klass is ToolClass.WRITE)
+    for rule in rules:
+        for tool in rule["tools"]:
+            events = [
+                replace(e, call=replace(e.call, name=tool)) if e.call and e.i in (at, at + 1) else e
+                for e in episode.events
+            ]
+            assert rule["id"] in judge(replace(episode, events=tuple(events)), domain, task).failed_rules
+            assert next(t for t in domain.tools if t.name == tool).klass is ToolClass.WRITE
 
 
 @each_scenario
@@ -237,14 +295,21 @@ async def test_doing_nothing_or_handing_over_solves_less_than_10_percent(name: s
 
 @each_scenario
 def test_an_owner_is_known_for_every_write_to_what_somebody_owns(name: str) -> None:
+    """What has no owner is a record that all share: a book, a section."""
     domain = builtin(name)
+    owner = domain._module.OWNER
+    shared = {
+        table.rstrip("s")
+        for table, records in domain._tables.items()
+        if records and table != owner.replace("_id", "s") and not any(owner in r for r in records.values())
+    }
     for task in domain.tasks("test"):
         world = domain.world(task)
-        subject = goals_of(task.brief)[0].slots[domain._module.OWNER]
+        subject = goals_of(task.brief)[0].slots[owner]
         for call in task.gold:
             for write in world.run(call.name, call.arguments).writes:
                 assert write.owner in (subject, ""), (task.id, write)
-                assert write.owner or write.entity in ("book", "event")
+                assert bool(write.owner) == (write.entity not in shared), (task.id, write)
 
 
 @each_scenario

@@ -42,6 +42,7 @@ def apply(store: Store, model: dict[str, dict[str, Any]], steps: list[tuple[Any,
             case ("find", table, key) if reads:
                 wanted = {k: r for k, r in model.get(table, {}).items() if r.get("owner") == key}
                 assert dict(store.find(table, {"owner": key})) == wanted
+                assert store.find(table, {"owner": key}) == [row for row in store.items(table) if row[0] in wanted]
 
 
 @given(STEPS)

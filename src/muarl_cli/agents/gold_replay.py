@@ -1,9 +1,9 @@
 """An agent that plays a task's gold calls: the proof that a world, its end-state check and the loop agree.
 
-It makes one call a turn (calls that fail inside gold are part of gold), then says what must be communicated, then
-closes. The next move depends only on how many moves were made, so that a stateless server can play the same part over
-the wire. Invariant: with nothing dropped it reaches the gold end state; with the last effective write dropped it does
-not.
+It makes one call a turn (calls that fail inside gold are part of gold) and asks the user for those that are the user's;
+then it says what must be communicated, then closes. The next move depends only on how many moves were made, so that a
+stateless server can play the same part over the wire. Invariant: with nothing dropped it reaches the gold end state;
+with the last effective write dropped it does not.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from muarl_cli.agents.floors import TRANSFERRED, handover
 from muarl_cli.conversation.events import Event, ToolClass
 from muarl_cli.conversation.protocols import AgentSession, AgentTurn, Stage, TokenRow
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.users.minimal import instruction
 from muarl_cli.worlds.scenario import GoldCall, Task
 
 CLOSING = "That is everything from my side. Thank you for contacting us. Goodbye!"
+DONE = "That is done."
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Move:
 
     text: str = ""
     call: GoldCall | None = None
+    more: tuple[GoldCall, ...] = ()
+    """calls of the same turn, after `call`"""
 
 
 def plan(task: Task, tools: Sequence[ToolSpec], *, drop_last_write: bool) -> tuple[Move, ...]:
@@ -35,14 +39,37 @@ def plan(task: Task, tools: Sequence[ToolSpec], *, drop_last_write: bool) -> tup
     tool = handover(tools)
     last = tool.name if tool else ""
     skipped = last_write(task) if drop_last_write else -1
-    played = [call for i, call in enumerate(task.gold) if i != skipped and call.requestor == "agent"]
-    moves = [Move(call=call) for call in played if call.name != last]
+    if "gold_turns" in task.extra:
+        return _by_turns(task, skipped)
+    played = [call for i, call in enumerate(task.gold) if i != skipped]
+    moves = [_move(call) for call in played if call.name != last]
     if task.communicate:
         moves.append(Move(text="For your information: " + "; ".join(task.communicate) + ". Is there anything else?"))
     leaving = [Move(call=call) for call in played if call.name == last]
     if leaving and tool and tool.klass is not ToolClass.TERMINAL:
         leaving.append(Move(text=TRANSFERRED))
-    return (*moves, *(leaving or [Move(text=CLOSING)]))
+    return (*moves, *(leaving or [Move(text=str(task.extra.get("closing", CLOSING)))]))
+
+
+def _move(call: GoldCall) -> Move:
+    """A gold call of the agent is made; one of the user is asked for."""
+    return Move(call=call) if call.requestor == "agent" else Move(text=instruction(call.name, call.arguments))
+
+
+def _by_turns(task: Task, skipped: int) -> tuple[Move, ...]:
+    """The moves of a task that says how many gold calls answer each user turn. Words close every turn; calls that are
+    more than the steps a turn may have (`steps_a_turn`) are made together, in one step."""
+    moves: list[Move] = []
+    start = 0
+    for count in task.extra["gold_turns"]:
+        calls = [call for i, call in enumerate(task.gold[start : start + count], start) if i != skipped]
+        start += count
+        if len(calls) > task.extra["steps_a_turn"]:
+            moves.append(Move(call=calls[0], more=tuple(calls[1:])))
+        else:
+            moves += [Move(call=call) for call in calls]
+        moves.append(Move(text=DONE))
+    return tuple(moves)
 
 
 def last_write(task: Task) -> int:
@@ -63,8 +90,9 @@ class _GoldReplay:
         self._next += 1
         if move.call is None:
             return AgentTurn(text=move.text)
-        call = ToolCall(f"call{self._next:05d}", move.call.name, dict(move.call.arguments))
-        return AgentTurn(calls=(call,))
+        calls = (move.call, *move.more)
+        ids = [f"call{self._next:05d}" + (f"-{i}" if i else "") for i in range(len(calls))]
+        return AgentTurn(calls=tuple(ToolCall(i, c.name, dict(c.arguments)) for i, c in zip(ids, calls, strict=True)))
 
     def rows(self) -> tuple[TokenRow, ...]:
         return ()

@@ -7,19 +7,24 @@ same twice. Invariant: whatever the model sends becomes an `AgentTurn`; malforme
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.events import Actor, Event, Kind
-from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow
-from muarl_cli.conversation.tools import ToolCall, parse_arguments
-from muarl_cli.engines.chat import ChatModel, ChatSampling, Finish, RawCall
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.conversation.protocols import AgentLimit, AgentSession, AgentTurn, Stage, TokenRow, released
+from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.engines.chat import (
+    ChatModel,
+    ChatSampling,
+    Finish,
+    RawCall,
+    Reply,
+    assistant_message,
+    numbered,
+    tool_message,
+)
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed
-
-_ILLEGAL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class OpenAIAgents:
@@ -44,30 +49,43 @@ class OpenAIAgents:
         return {"kind": "openai", "model": self.chat.model, "revision": self._revision, "weight_version": 0}
 
     def open(self, stage: Stage, task: Any) -> AgentSession:
-        return _Session(self.chat, stage, self._sampling)
+        return ChatSession(self.chat, stage, self._sampling)
 
-    def _sampling(self, stage: Stage, turn: int) -> ChatSampling:
-        seed = derive_seed(stage.seed, "agent", turn) if self._send_seed else None
-        return ChatSampling(self._temperature, self._max_tokens, self._top_p, seed)
+    def _sampling(self, stage: Stage, turn: int, attempt: int = 0) -> ChatSampling:
+        """The sampling of a turn; another attempt at it is warmer and has another seed."""
+        parts = (stage.seed, "agent", turn, *([attempt] if attempt else []))
+        seed = derive_seed(*parts) if self._send_seed else None
+        warmer = min(1.5, max(self._temperature, 0.4) + 0.3 * attempt) if attempt else self._temperature
+        return ChatSampling(warmer, self._max_tokens, self._top_p, seed)
 
 
-class _Session:
+class ChatSession:
+    """The agent of one episode, behind a chat model."""
+
     def __init__(self, chat: ChatModel, stage: Stage, sampling: Any) -> None:
         self._chat, self._stage, self._sampling = chat, stage, sampling
-        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}]
+        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}] if stage.policy else []
+        self._offered = stage.offered
         self._turns = self._calls = 0
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         for event in news:
             self._take(event)
-        sampling = self._sampling(self._stage, self._turns)
-        self._turns += 1
+        return self._keep(await self._reply(0))
+
+    async def _reply(self, attempt: int, notice: str = "") -> Reply:
+        """What the model says next; `notice` stands behind the conversation this once."""
+        messages = [*self._messages, {"role": "user", "content": notice}] if notice else self._messages
         try:
-            reply = await self._chat.reply(self._messages, sampling, self._stage.tools)
+            return await self._chat.reply(messages, self._sampling(self._stage, self._turns, attempt), self._offered)
         except ContextOverflow as overflow:
             raise AgentLimit(f"context: {overflow}") from overflow
+
+    def _keep(self, reply: Reply) -> AgentTurn:
+        """Take a reply into the history; the turn that it is."""
+        self._turns += 1
         calls = tuple(self._call(raw) for raw in reply.calls)
-        self._messages.append(_assistant(reply.text, calls))
+        self._messages.append(assistant_message(reply.text, calls))
         return AgentTurn(text=reply.text, calls=calls, cut=reply.finish is Finish.LENGTH, usage=reply.usage)
 
     def rows(self) -> tuple[TokenRow, ...]:
@@ -82,34 +100,12 @@ class _Session:
             self._messages.append({"role": "assistant", "content": event.text})
         elif event.actor is Actor.USER and event.kind is Kind.SAY:
             self._messages.append({"role": "user", "content": event.text})
+            self._offered += released(event, self._stage)
         elif event.actor is Actor.WORLD and event.call is not None:
-            self._messages.append({"role": "tool", "tool_call_id": event.call.id, "content": event.text})
+            self._messages.append(tool_message(event))
         elif event.actor is Actor.WORLD and event.kind is Kind.ERROR:
             self._messages.append({"role": "user", "content": f"[notice] {event.text}"})
 
     def _call(self, raw: RawCall) -> ToolCall:
         self._calls += 1
-        call_id = f"call{self._calls:05d}"
-        if not raw.name:
-            return ToolCall(call_id, "", {}, "the call names no tool", raw.arguments)
-        arguments, problem = parse_arguments(raw.arguments)
-        return ToolCall(call_id, raw.name, arguments, problem, raw.arguments if problem else "")
-
-
-def _assistant(text: str, calls: tuple[ToolCall, ...]) -> dict[str, Any]:
-    """The agent's own turn as it goes back to the server: always well-formed, or the server would refuse the
-    history."""
-    message: dict[str, Any] = {"role": "assistant", "content": text}
-    if calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {
-                    "name": _ILLEGAL_NAME.sub("_", call.name)[:64] or "unknown",
-                    "arguments": json.dumps({"malformed": call.raw[:2000]} if call.problem else dict(call.arguments)),
-                },
-            }
-            for call in calls
-        ]
-    return message
+        return numbered(raw, f"call{self._calls:05d}")

@@ -6,11 +6,13 @@ Invariant: what `rows()` returns is what the engine saw and drew, and nothing wa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from muarl_cli.conversation.events import Event
-from muarl_cli.conversation.protocols import AgentLimit, AgentTurn, Stage, TokenRow, Usage
+from muarl_cli.conversation.protocols import AgentLimit, AgentTurn, Stage, TokenRow, Usage, released
 from muarl_cli.engines.protocol import Engine, Finish, Sampling
 from muarl_cli.hashing import derive_seed
 from muarl_cli.training.chat_format import ChatFormat, TokenList
@@ -59,7 +61,7 @@ class PolicySession:
     """The policy in one episode."""
 
     def __init__(self, agent: PolicyAgent, stage: Stage, name: str) -> None:
-        self._agent, self._seed, self._name = agent, stage.seed, name
+        self._agent, self._stage, self._seed, self._name = agent, stage, stage.seed, name
         self._tokens = TokenList()
         self._tokens.extend(agent.chat.begin(stage))
         self._turns = 0
@@ -68,7 +70,7 @@ class PolicySession:
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         """Raises `AgentLimit` where the conversation fills the context."""
         agent, tokens = self._agent, self._tokens
-        tokens.extend(agent.chat.news(news))
+        tokens.extend(agent.chat.news([_with_tools(event, self._stage) for event in news]))
         tokens.extend(agent.chat.generation_prompt())
         room = agent.max_context - len(tokens.ids)
         if room < 1:
@@ -95,3 +97,11 @@ class PolicySession:
 
     def close(self) -> None:
         self._agent.engine.release(self._name)
+
+
+def _with_tools(event: Event, stage: Stage) -> Event:
+    """A user turn that releases held tools brings their definitions along: a token list never changes at its head."""
+    tools = released(event, stage)
+    if not tools:
+        return event
+    return replace(event, text=json.dumps([tool.openai() for tool in tools], ensure_ascii=False) + "\n" + event.text)

@@ -6,6 +6,7 @@ work, every turn is the inner agent's own; a write whose fate is unknown is neve
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,10 +49,14 @@ def trouble(answer: Event) -> Trouble:
 
 
 def _parses(text: str) -> bool:
+    """Whether it is a whole value, in JSON or as Python writes it (some servers answer so)."""
     try:
         json.JSONDecoder().raw_decode(text)
     except ValueError:
-        return False
+        try:
+            ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return False
     return True
 
 

@@ -65,6 +65,8 @@ class ScriptedAgent:
         self.found = ""
         """what tools returned about the open goal"""
         self.calls = 0
+        self.owed: list[tuple[str, dict[str, Any]]] = []
+        """writes that the open goal still takes"""
         self.pushed = False
         """the user asked for something that has to be declined, and was not told so yet"""
 
@@ -138,6 +140,10 @@ class ScriptedAgent:
         if goal.refused or (answers and answers[-1].kind is Kind.ERROR):
             self.step = Step.CLOSED
             return AgentTurn(self._phrase("sorry", refuse=self.language.fill(intent.refuse, values)))
+        if intent.derived:
+            values |= self.language.derive(intent, values, self.found)
+        if intent.asks:
+            return self._tell(intent, values)
         if self.manner is Manner.HASTY:
             return self._write(goal, intent, values)
         self.step = Step.PROPOSED
@@ -182,14 +188,15 @@ class ScriptedAgent:
         slot = self.language.slots[hinted[0]] if hinted else None
         if slot and slot.search and all(name in values for name in slot.search_arguments):
             self.searched = True
-            return self._call(slot.search, {name: values[name] for name in slot.search_arguments})
+            return self._call(slot.search, self.language.search_call(slot, values))
         wanted = [s for s in missing if s not in hinted] or missing
         names = [self.language.slots[s].words for s in wanted]
         return AgentTurn(self._phrase("ask", slots=" and ".join(names)))
 
     def _read(self, intent: Intent, values: Mapping[str, Any]) -> AgentTurn | None:
-        arguments = {name: values[name] for name in intent.read_arguments}
-        key = f"{intent.read} {arguments}"
+        arguments = self.language.read_call(intent, values)
+        # what is taken from an answer must be fresh: an earlier request may have changed it
+        key = f"{self.at if intent.derived else ''}{intent.read} {arguments}"
         if key in self.reads:
             return None
         self.reads.add(key)
@@ -198,13 +205,26 @@ class ScriptedAgent:
     def _write(self, goal: Goal, intent: Intent, values: Mapping[str, Any]) -> AgentTurn:
         if self.manner is Manner.ORACLE:  # a change that was not voiced yet is not wanted yet
             values = goal.final | ({goal.change.slot: values[goal.change.slot]} if goal.change else {})
+        elif intent.derived:
+            values = {**values, **self.language.derive(intent, values, self.found)}
         self.step = Step.WRITTEN
-        return self._call(intent.write, self.language.write_call(intent, values))
+        (tool, arguments), *self.owed = self.language.writes(intent, values)
+        return self._call(tool, arguments)
+
+    def _tell(self, intent: Intent, values: Mapping[str, Any]) -> AgentTurn:
+        """The answer to a question, where the read gave one."""
+        self.step = Step.CLOSED
+        if "answer" not in values:
+            return AgentTurn(self._phrase("failed"))
+        return AgentTurn(self._phrase("answer", done=self.language.fill(intent.done, values)))
 
     def _after_write(self, intent: Intent, values: Mapping[str, Any], answer: Event) -> AgentTurn:
         self.step = Step.CLOSED
         if answer.kind is Kind.ERROR:
             return AgentTurn(self._phrase("failed"))
+        if self.owed:
+            self.step = Step.WRITTEN
+            return self._call(*self.owed.pop(0))
         if intent.then_transfer:
             return self._call("transfer_to_human_agents", {"summary": value_text(values.get("topic", intent.name))})
         return AgentTurn(self._phrase("report", done=self.language.fill(intent.done, values)))

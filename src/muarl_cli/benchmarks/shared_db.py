@@ -144,6 +144,10 @@ class View:
         own = self._tables[table].own
         return own[key] if key in own else self._base.models[table].get(key)
 
+    def owner(self, table: str, key: str) -> str:
+        """Whose a record is, "" for what is nobody's."""
+        return str(getattr(self.record(table, key), "user_id", "") or "")
+
     def changed(self, before: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
         """Places whose record differs from `before` (an earlier `touched()`; the base for what was untouched then)."""
         now = self.touched()

@@ -1,8 +1,8 @@
 """TAU2 as a scenario like any other: the benchmark's tasks, policy, tools and database in the project's own loop.
 
-Reward as upstream computes it on this revision: the product over a task's bases, DB (the end state equals that of the
-gold calls) and COMMUNICATE (every required text said by the agent). What is not judged here is reported as null, never
-passed silently. A world costs what its episode touches; the database is parsed once.
+The official toolkits execute the calls, `tau2_reward` holds upstream's rules of scoring, and the user side gets the
+official guidelines, greeting and end tokens. Invariant: a world costs what its episode touches; databases are parsed
+once.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from muarl_cli.benchmarks.shared_db import View
-from muarl_cli.benchmarks.tau2_package import DOMAINS, Domain, Package
-from muarl_cli.conversation.ends import EndReason
-from muarl_cli.conversation.episode import StateHashes
-from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass, Write
-from muarl_cli.conversation.protocols import ToolFault, ToolResult
-from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.benchmarks.tau2_domains import DOMAINS, Domain
+from muarl_cli.benchmarks.tau2_package import Package
+from muarl_cli.benchmarks.tau2_results import official_figures, results_file
+from muarl_cli.benchmarks.tau2_reward import DEFAULT_BASES, grade
+from muarl_cli.benchmarks.tau2_world import PARTIES, Tau2World
+from muarl_cli.conversation.episode import Episode, StateHashes
+from muarl_cli.conversation.events import Event
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
+from muarl_cli.worlds.scenario import GoldCall, Outcome, Task, outputs_count
 
 GREETING = "Hi! How can I help you today?"
-DEFAULT_BASES = ("DB", "COMMUNICATE")
-"""what upstream multiplies where a task names no bases, as none does in this revision's retail"""
 INSTRUCTIONS = """You are a customer service agent. Help the user within the <policy> below.
 A turn of yours is one of two things, never both at once:
 - words to the user, or
@@ -44,52 +42,6 @@ def tau2_scenario(domain: str) -> Tau2Scenario:
     return Tau2Scenario(DOMAINS[domain])
 
 
-class Tau2World:
-    """One episode's environment: the official toolkit on a private view of the shared database."""
-
-    def __init__(self, package: Package) -> None:
-        self._package = package
-        self._view = View(package.base)
-        self._execute = package.executor(self._view)
-        self._known: dict[tuple[str, str], int] = {}
-        self.tools: tuple[ToolSpec, ...] = package.tools
-        self.user_tools: tuple[ToolSpec, ...] = ()
-
-    async def call(self, call: ToolCall, requestor: str) -> ToolResult:
-        """Execute a call; a refusal is an ordinary "Error: ..." answer, as upstream's environment gives it."""
-        return self.execute(call.name, call.arguments)
-
-    def execute(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """The same without a loop. Upstream never undoes what a refused call changed on its way, nor is it undone here;
-        the write set names it."""
-        try:
-            text, ok = self._execute(name, arguments), True
-        except (MemoryError, RecursionError) as error:
-            raise ToolFault(f"{name}: {type(error).__name__}") from error
-        except MuarlError:
-            raise
-        except Exception as error:  # upstream turns whatever a tool raises into an observation for the agent
-            text, ok = f"Error: {_message(error)}", False
-        writes = self._written() if self._package.domain.class_of(name) is ToolClass.WRITE else ()
-        return ToolResult(text, ok, writes)
-
-    def fingerprint(self) -> str:
-        return self._view.fingerprint()
-
-    def diff(self) -> list[dict[str, Any]]:
-        """What differs from the initial database, a row a record."""
-        return self._view.diff()
-
-    def close(self) -> None:
-        return None
-
-    def _written(self) -> tuple[Write, ...]:
-        places = self._view.changed(self._known)
-        if places:
-            self._known = self._view.touched()
-        return tuple(Write(table, key, _owner(self._view.record(table, key))) for table, key in places)
-
-
 class Tau2Scenario:
     """A TAU2 domain (see the `Scenario` protocol)."""
 
@@ -103,7 +55,7 @@ class Tau2Scenario:
         self.policy = f"<instructions>\n{INSTRUCTIONS}\n</instructions>\n<policy>\n{self.package.policy}\n</policy>"
         self.compact = f"tau2 {domain.name}"
         self.tools = self.package.tools
-        self.user_tools: tuple[ToolSpec, ...] = ()
+        self.user_tools = self.package.user_tools
         self._gold_states: dict[str, str] = {}
 
     @cached_property
@@ -135,12 +87,7 @@ class Tau2Scenario:
         return tuple(self._task(self._records[task_id], split) for task_id in self.package.splits[split])
 
     def world(self, task: Task) -> Tau2World:
-        if task.extra.get("initial_state"):
-            raise MuarlError(
-                f"task tau2:{self.name}:{task.id} starts from a state of its own, which is not supported yet",
-                next_step="leave the task out of --tasks",
-            )
-        return Tau2World(self.package)
+        return Tau2World(self.package, task.extra.get("initial_state"))
 
     def user_prompt(self, task: Task) -> str:
         """The whole system prompt of a model that plays the user of `task`."""
@@ -150,46 +97,64 @@ class Tau2Scenario:
     def gold_state(self, task: Task) -> str:
         """Fingerprint of the end state of the gold calls, failing ones included."""
         if task.id not in self._gold_states:
-            self._replay(task.id, task.gold)
+            self._replay(task.id, task.gold, task.extra.get("initial_state"))
         return self._gold_states[task.id]
 
     def outcome(self, task: Task, world: Any, events: Sequence[Event]) -> Outcome:
-        """Upstream's reward: 0 for an end that is not graded, else the product over the task's bases."""
+        """Upstream's reward, with the single bases in the detail (see `tau2_reward`)."""
         gold, final = self.gold_state(task), world.fingerprint()
-        missing = missing_texts(task.communicate, events)
-        judged: dict[str, bool | None] = dict.fromkeys((base.lower() for base in task.bases), None)
-        if "db" in judged:
-            judged["db"] = final == gold
-        if "communicate" in judged:
-            judged["communicate"] = not missing
-        unjudged = sorted(base for base, passed in judged.items() if passed is None)
-        assertions = task.extra.get("nl_assertions") or ()
-        reason = _end_reason(events)
-        graded = reason is None or reason.graded
-        reward = float(graded and all(passed is not False for passed in judged.values()))
-        detail = {
-            "bases": judged,
-            "missing": list(missing),
-            "unjudged": unjudged,
-            "nl_assertions": {"count": len(assertions), "passed": None},
-            "graded": graded,
-            "revision": dict(self.revision),
-        }
-        initial = View(self.package.base).fingerprint()
-        return Outcome(reward, StateHashes(initial=initial, final=final, gold=gold), detail)
+        asserted = task.extra.get("env_assertions") or ()
+        reward, detail = grade(
+            task,
+            events,
+            same_state=final == gold,
+            assertions=[_plain(world).holds(assertion) for assertion in asserted],
+            keep_outputs=outputs_count(task),
+        )
+        initial = self.world(task).fingerprint()
+        return Outcome(
+            reward, StateHashes(initial=initial, final=final, gold=gold), detail | {"revision": dict(self.revision)}
+        )
+
+    def official_summary(self, episodes: Sequence[Episode]) -> dict[str, Any]:
+        """What the benchmark reports beside the score."""
+        return official_figures(self, episodes)
+
+    def official_files(self, episodes: Sequence[Episode], agent: str) -> dict[str, bytes]:
+        """The result file that the benchmark's own commands read, by its name."""
+        data = results_file(self, self.package.records, episodes, agent)
+        return {f"tau2/{self.name}/results.json": data}
 
     @cached_property
     def _records(self) -> dict[str, dict[str, Any]]:
         return {str(record["id"]): record for record in self.package.records}
 
+    @cached_property
+    def _split_members(self) -> dict[str, frozenset[str]]:
+        return {name: frozenset(ids) for name, ids in self.package.splits.items()}
+
     def _task(self, record: Mapping[str, Any], split: str) -> Task:
         criteria = record.get("evaluation_criteria") or {}
         actions = criteria.get("actions") or ()
-        gold = tuple(GoldCall(action["name"], action["arguments"], _requestor(action)) for action in actions)
-        writes = self._replay(str(record["id"]), gold)
+        gold = tuple(
+            GoldCall(action["name"], action["arguments"], PARTIES[action.get("requestor") or "assistant"])
+            for action in actions
+        )
+        start = record.get("initial_state")
+        writes = self._replay(str(record["id"]), gold, start)
         scenario = record["user_scenario"]
         told = scenario["instructions"]
         brief = dict(told) if isinstance(told, Mapping) else {"task_instructions": told}
+        initial = {"database": self.package.database} | ({"state": start} if start else {})
+        extra = {
+            "nl_assertions": tuple(criteria.get("nl_assertions") or ()),
+            "initial_state": start,
+            "official_splits": tuple(name for name, ids in self._split_members.items() if record["id"] in ids),
+        }
+        if criteria.get("env_assertions"):
+            extra["env_assertions"] = tuple(criteria["env_assertions"])
+        if any(action.get("compare_args") is not None for action in actions):
+            extra["compare"] = tuple(action.get("compare_args") for action in actions)
         return Task(
             id=str(record["id"]),
             source=self.source,
@@ -197,47 +162,24 @@ class Tau2Scenario:
             split=split,
             family="+".join(sorted({call.name for call in writes})) or "no_write",
             brief={"persona": scenario.get("persona")} | brief,
-            initial={"database": f"{self.package.base.hash:064x}"[:16]},
+            initial=initial,
             gold=gold,
             gold_writes=writes,
             communicate=tuple(criteria.get("communicate_info") or ()),
             bases=tuple(base.lower() for base in criteria.get("reward_basis") or DEFAULT_BASES),
-            extra={
-                "nl_assertions": tuple(criteria.get("nl_assertions") or ()),
-                "initial_state": record.get("initial_state"),
-                "official_splits": tuple(name for name, ids in self.package.splits.items() if record["id"] in ids),
-            },
+            extra=extra,
         )
 
-    def _replay(self, task_id: str, gold: Sequence[GoldCall]) -> tuple[GoldCall, ...]:
+    def _replay(self, task_id: str, gold: Sequence[GoldCall], start: Mapping[str, Any] | None) -> tuple[GoldCall, ...]:
         """Play the gold calls on a fresh world; remember the end state, return the calls that changed anything."""
-        world = Tau2World(self.package)
-        effective = tuple(call for call in gold if world.execute(call.name, call.arguments).writes)
+        world = Tau2World(self.package, start)
+        effective = tuple(call for call in gold if world.execute(call.name, call.arguments, call.requestor).writes)
         self._gold_states[task_id] = world.fingerprint()
         return effective
 
 
-def missing_texts(required: Sequence[str], events: Sequence[Event]) -> tuple[str, ...]:
-    """Which required texts no single message of the agent contains. Upstream's rule: case is ignored and commas are
-    taken out of the message only, so a required text that has a comma can never be found."""
-    said = [
-        event.text.lower().replace(",", "") for event in events if event.actor is Actor.AGENT and event.kind is Kind.SAY
-    ]
-    return tuple(text for text in required if not any(text.lower() in message for message in said))
-
-
-def _end_reason(events: Sequence[Event]) -> EndReason | None:
-    ends = [event.text for event in events if event.kind is Kind.END]
-    return EndReason(ends[-1]) if ends else None
-
-
-def _requestor(action: Mapping[str, Any]) -> str:
-    return "user" if action.get("requestor") == "user" else "agent"
-
-
-def _owner(record: Any) -> str:
-    return str(getattr(record, "user_id", "") or "")
-
-
-def _message(error: Exception) -> str:
-    return str(getattr(error, "message", "") or error)
+def _plain(world: Any) -> Tau2World:
+    """The benchmark's own world inside what a run put around it (faults, a guard)."""
+    while not isinstance(world, Tau2World):
+        world = world.inner
+    return world

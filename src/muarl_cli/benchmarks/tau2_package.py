@@ -1,27 +1,25 @@
 """TAU2's data and tools as the `inspect-evals` package ships them, read at run time.
 
-One `Domain` row says where a domain's files and toolkit lie and what its tools may do; `Package` opens it. A toolkit's
-methods are used as they are, on a database view of ours: they are plain functions of `self.db`, so they are bound to a
-light object instead of the package's store model, which would parse the database anew for each episode.
+`Package` opens one domain: tasks, splits, policy, the parties' tool definitions, and rooms to play in. Invariant: what
+the package holds is read once and never changed; an absent or unknown package is an error that says how to get it.
 """
 
 from __future__ import annotations
 
 import gzip
 import importlib
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from muarl_cli.benchmarks.calculator import calculate
-from muarl_cli.benchmarks.shared_db import Base, View
-from muarl_cli.conversation.events import ToolClass
-from muarl_cli.conversation.tools import ToolSpec
+from muarl_cli.benchmarks.shared_db import Base
+from muarl_cli.benchmarks.tau2_domains import Domain, Side
+from muarl_cli.benchmarks.tau2_toolkit import Room, dual_room, shared_room
+from muarl_cli.conversation.tools import Toolbox, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 
@@ -30,51 +28,8 @@ UPSTREAM = "sierra-research/tau2-bench@377cecff"
 """the revision of the benchmark that the package ships for these domains; scores of other revisions differ"""
 
 
-@dataclass(frozen=True)
-class Domain:
-    """Where a domain lies in the package, and the class of each tool that is more than a read."""
-
-    name: str
-    toolkit: str
-    """module and class, "module:Class", below `inspect_evals.tau2`"""
-    database: str
-    """module and class of the pydantic database"""
-    tools: str
-    """module and name of the list of the agent's tools"""
-    writes: frozenset[str]
-    generic: frozenset[str] = frozenset({"calculate"})
-    handover: str = "transfer_to_human_agents"
-    """generic as well: here an episode ends by the user's transfer token, which answers the agent's words"""
-
-    def class_of(self, tool: str) -> ToolClass:
-        if tool in self.writes:
-            return ToolClass.WRITE
-        return ToolClass.GENERIC if tool in self.generic or tool == self.handover else ToolClass.READ
-
-
-DOMAINS: Mapping[str, Domain] = {
-    "retail": Domain(
-        name="retail",
-        toolkit="retail.RetailAgentTools:RetailAgentTools",
-        database="retail.data_model:RetailDB",
-        tools="retail.tools:all_retail_tools",
-        writes=frozenset(
-            {
-                "cancel_pending_order",
-                "exchange_delivered_order_items",
-                "modify_pending_order_address",
-                "modify_pending_order_items",
-                "modify_pending_order_payment",
-                "modify_user_address",
-                "return_delivered_order_items",
-            }
-        ),
-    )
-}
-
-
 class Package:
-    """One domain of the installed package: data, tool definitions, and a function that executes a call on a view."""
+    """One domain of the installed package."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
@@ -92,84 +47,98 @@ class Package:
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The task records as the package's JSON has them."""
-        return list(self._json("tasks.json"))
+        return list(self._data("tasks.json"))
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Split name to task ids, in the package's order."""
-        return dict(self._json("split_tasks.json"))
+        return dict(self._data("split_tasks.json"))
 
     @cached_property
     def policy(self) -> str:
-        return (self._domain_folder / "policy.txt").read_text(encoding="utf-8")
+        """The agent's policy; a tag stands around each text where there are several."""
+        texts = [(tag, (self._domain_folder / name).read_text(encoding="utf-8")) for tag, name in self.domain.policy]
+        return "\n".join(f"<{tag}>\n{text}\n</{tag}>" if tag else text for tag, text in texts)
 
     @cached_property
     def guidelines(self) -> str:
-        """How the benchmark tells a model to play its user."""
-        return (self._folder / "user_simulator" / "simulation_guidelines.txt").read_text(encoding="utf-8")
+        """How the benchmark tells a model to play its user, with or without tools of the user's own."""
+        name = "simulation_guidelines_tools.txt" if self.domain.user else "simulation_guidelines.txt"
+        return (self._folder / "user_simulator" / name).read_text(encoding="utf-8")
+
+    @cached_property
+    def database(self) -> str:
+        """Names the database that every task starts from, before its own initial state."""
+        if self.domain.user is None:
+            return f"{self.base.hash:064x}"[:16]
+        return digest([repr(self._raw[side.data]) for side in self._sides])
 
     @cached_property
     def base(self) -> Base:
-        """The parsed database, shared by all episodes."""
-        return Base(_member(self.domain.database), self._json("db.json"))
+        """The parsed database, shared by all episodes (domains in which the agent alone acts)."""
+        side = self.domain.agent
+        return Base(_member(side.database), self._data(side.data))
 
     @cached_property
     def tools(self) -> tuple[ToolSpec, ...]:
         """The agent's tools with their full JSON Schemas."""
-        tool_def = _member("inspect_ai.tool:ToolDef", within="")
-        specs = []
-        for make in _member(self.domain.tools):
-            tool = tool_def(make())
-            schema = json.loads(tool.parameters.model_dump_json(exclude_none=True))
-            specs.append(ToolSpec(tool.name, tool.description, schema, self.domain.class_of(tool.name)))
-        return tuple(specs)
+        return _specs(self.domain.agent)
 
     @cached_property
-    def tool_error(self) -> type[Exception]:
-        """What the toolkit raises to refuse a call."""
-        error: type[Exception] = _member("inspect_ai.tool:ToolError", within="")
-        return error
+    def user_tools(self) -> tuple[ToolSpec, ...]:
+        """The user's own tools; none in most domains."""
+        return _specs(self.domain.user) if self.domain.user else ()
+
+    @cached_property
+    def toolboxes(self) -> dict[str, Toolbox]:
+        """The parties' tools by name."""
+        return {"agent": Toolbox(self.tools), "user": Toolbox(self.user_tools)}
+
+    def room(self) -> Room:
+        """A fresh room on the domain's database, before a task's own initial state."""
+        if self.domain.user is None:
+            return shared_room(_member(self.domain.agent.toolkit), self.base)
+        agent, user = (
+            (_member(side.toolkit), _member(side.database).model_validate(self._raw[side.data])) for side in self._sides
+        )
+        return dual_room((agent, user), _member("telecom.environment:Environment"))
 
     def scenario_text(self, record: Mapping[str, Any]) -> str:
         """What the user of a task is told, in the benchmark's own layout."""
         return str(_member("data_model.tasks:Task").model_validate(record).user_scenario)
 
-    def executor(self, view: View) -> Callable[[str, Mapping[str, Any]], str]:
-        """A function (tool name, arguments) -> answer text that works on `view`; it raises what the tool raises."""
-        toolkit = self._light_toolkit()
-        toolkit.db = view
-
-        def execute(name: str, arguments: Mapping[str, Any]) -> str:
-            if name in self.domain.generic:
-                return calculate(**arguments)
-            if name == self.domain.handover:
-                return "Transfer successful"
-            answer = getattr(toolkit, name)(**arguments)
-            return answer if isinstance(answer, str) else json.dumps(answer)
-
-        return execute
+    @property
+    def _sides(self) -> tuple[Side, ...]:
+        domain = self.domain
+        return (domain.agent, domain.user) if domain.user else (domain.agent,)
 
     @cached_property
-    def _light_toolkit(self) -> type[Any]:
-        official = _member(self.domain.toolkit)
-        functions: dict[str, Any] = {}
-        for base in reversed(official.__mro__):
-            if base.__module__.startswith("inspect_evals."):
-                functions |= {k: f for k, f in vars(base).items() if inspect.isfunction(f) and not k.startswith("__")}
-        return type(f"{official.__name__}OnView", (), functions)
+    def _raw(self) -> dict[str, Any]:
+        return {side.data: self._data(side.data) for side in self._sides}
 
     @property
     def _domain_folder(self) -> Path:
         return self._folder / "domains" / self.domain.name
 
-    def _json(self, name: str) -> Any:
+    def _data(self, name: str) -> Any:
         plain, packed = self._domain_folder / name, self._domain_folder / f"{name}.gz"
         if plain.exists():
-            return json.loads(plain.read_text(encoding="utf-8"))
+            text = plain.read_text(encoding="utf-8")
+            return tomllib.loads(text) if plain.suffix == ".toml" else json.loads(text)
         if packed.exists():
             with gzip.open(packed, "rt", encoding="utf-8") as file:
                 return json.load(file)
         raise _unusable(f"it has no {self.domain.name}/{name}")
+
+
+def _specs(side: Side) -> tuple[ToolSpec, ...]:
+    tool_def = _member("inspect_ai.tool:ToolDef", within="")
+    specs = []
+    for make in _member(side.tools):
+        tool = tool_def(make())
+        schema = json.loads(tool.parameters.model_dump_json(exclude_none=True))
+        specs.append(ToolSpec(tool.name, tool.description, schema, side.class_of(tool.name)))
+    return tuple(specs)
 
 
 def _data_folder() -> Path:

@@ -16,21 +16,29 @@ from typer.core import TyperGroup
 
 from muarl_cli import __version__
 from muarl_cli.cli import (
+    bench,
     compare,
     config,
     evaluate,
+    export,
     gate,
+    import_,
+    leaks,
     ls,
+    mcp,
     play,
     report,
     rescore,
+    review,
     rl_train,
     rollout,
+    serve,
     sft,
     show,
     status,
     synth_coldstart,
     users,
+    verify,
 )
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -47,8 +55,10 @@ _EXTRAS = {
     "deepspeed": "deepspeed",
     "vllm": "vllm",
     "mcp": "mcp",
+    "openpyxl": "mcp",
     "inspect_evals": "tau2",
     "inspect_ai": "tau2",
+    "matplotlib": "plots",
 }
 """top-level module to the extra that brings it"""
 _STAGES = "The five stages, in the order of a run"
@@ -62,7 +72,6 @@ loop, five stages; each reads what the one before it wrote.
 """
 _FOOT = """\
 Options: --version, --help; --install-completion and --show-completion for your shell
-
 Example, offline and on two cores (`make demo` does all five stages):
   muarl synth-coldstart --profile tiny --out runs/demo/coldstart
 
@@ -122,11 +131,21 @@ _add("show", show.show, show, _TOOLS)
 _add("status", status.status, status, _TOOLS)
 _add("compare", compare.compare, compare, _TOOLS)
 _add("gate", gate.gate, gate, _TOOLS)
+_add("leaks", leaks.leaks, leaks, _TOOLS)
 _add("ls", ls.ls, ls, _TOOLS)
 _add("play", play.play, play, _TOOLS)
 _add("rescore", rescore.rescore, rescore, _TOOLS)
+_add("serve", serve.serve, serve, _TOOLS)
+_add("verify", verify.verify, verify, _TOOLS)
+_add("review", review.review, review, _TOOLS)
 app.add_typer(config.app, rich_help_panel=_TOOLS, short_help="Settings before they are used, and their JSON Schema.")
+app.add_typer(import_.app, rich_help_panel=_TOOLS, short_help="Bring conversations from elsewhere into a run.")
+app.add_typer(export.app, rich_help_panel=_TOOLS, short_help="Conversations as rows for other trainers.")
+app.add_typer(bench.app, rich_help_panel=_TOOLS, short_help="Benchmarks: what is there, install, check their gold.")
 app.add_typer(users.app, rich_help_panel=_TOOLS, short_help="Simulated users: audit a log, compare scores.")
+
+
+app.add_typer(mcp.app, rich_help_panel=_TOOLS, short_help="MCP servers: install, list, check.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -130,6 +130,7 @@ def launch(
             stage, profile_name=common.profile, config=common.config, overrides=overrides or (), flags=given
         )
         resolved = _with_model(resolved, runs, talk)
+        know_servers(resolved.settings.mcp_servers)
         out = common.out or runs / f"{stage.command}-{resolved.hash()}"
         module = import_module(f"muarl_cli.pipeline.{MODULES[stage.value]}")
         if common.dry_run:
@@ -151,6 +152,14 @@ def _talk(json: bool) -> Talk:
         return Talk(json=json)
     nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as the process
     return Talk(json=json, out=nowhere, err=nowhere)
+
+
+def know_servers(files: Sequence[str]) -> None:
+    """Make the scenarios of these server files known as mcp:NAME."""
+    for file in files:
+        from muarl_cli.worlds.mcp.scenario import register
+
+        register(Path(file))
 
 
 def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
@@ -180,6 +189,6 @@ def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
 
 def _flag_name(key: str) -> str:
     """The flag of a setting: user.model -> --user-model, user.backend -> --user, teacher.agent -> --agent."""
-    if key == "teacher.agent":
-        return "--agent"
+    if key in ("teacher.agent", "mcp_servers"):
+        return {"teacher.agent": "--agent", "mcp_servers": "--mcp-server"}[key]
     return "--" + key.removesuffix(".backend").replace(".", "-").replace("_", "-")

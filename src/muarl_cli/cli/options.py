@@ -94,6 +94,10 @@ Guard = Annotated[
     bool | None,
     typer.Option("--guard", help="refuse writes that break the scenario's rules", rich_help_panel=_PARTIES),
 ]
+McpServer = Annotated[
+    list[str] | None,
+    typer.Option("--mcp-server", help="file of an MCP server, then known as mcp:NAME", rich_help_panel=_PARTIES),
+]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=_PARTIES)
 ]
@@ -125,6 +129,13 @@ def flag(name: str, kind: Any, help_text: str, setting: str = "", switch: str = 
     return Flag(name, setting or name, Annotated[kind | None, option], commas)
 
 
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine", help="vLLM server that draws the policy's turns (muarl serve); repeatable", rich_help_panel=_PARTIES
+    ),
+]
+ENGINES = Flag("engine", "engines", Engines, commas=True)
 POLICY = (Flag("model", "model", Model), Flag("base_url", "base_url", BaseUrl), Flag("agent", "agent", Agent))
 TASKS = (Flag("tasks", "tasks", Tasks, commas=True), Flag("max_tasks", "max_tasks", MaxTasks))
 WORLD = (
@@ -137,6 +148,12 @@ USER = (
     Flag("user_model", "user.model", UserModel),
     Flag("user_base_url", "user.base_url", UserBaseUrl),
 )
+CHECKOUTS = (
+    flag("tau1_root", str, "checkout of TAU1", "checkouts.tau1_root"),
+    flag("tau2_root", str, "checkout of TAU2, instead of the package", "checkouts.tau2_root"),
+    flag("tau2_python", str, "interpreter that runs the TAU2 checkout", "checkouts.tau2_python"),
+)
 SEED = Flag("seed", "seed", Seed)
-TALKING = (SEED, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))
+MCP = Flag("mcp_server", "mcp_servers", McpServer)
+TALKING = (SEED, MCP, Flag("in_flight", "in_flight", InFlight), Flag("max_usd", "max_usd", MaxUsd))
 """what every stage that holds conversations is run with"""

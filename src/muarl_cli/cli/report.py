@@ -2,7 +2,7 @@
 
 Examples:
   muarl report runs/eval -o report.html
-  muarl report runs/demo/* -o report.html --charts figures
+  muarl report runs/demo/* -o report.html --plots figures
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders"
 def report(
     runs: Runs,
     output: Annotated[Path, typer.Option("-o", "--output", help="the page to write")] = Path("report.html"),
-    charts: Annotated[Path | None, typer.Option("--charts", help="folder for the curves as SVG files")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="folder for curves, scores and layers as PNG and SVG")
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="heading of the page")] = "",
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="episodes whose tokens are put in")] = 100,
     episodes: Annotated[int, typer.Option("--episodes", min=0, help="episodes in the viewer; 0 = all")] = 5000,
@@ -29,7 +31,8 @@ def report(
 ) -> int:
     from muarl_cli.cli.console import Talk
     from muarl_cli.records.files import replace_file
-    from muarl_cli.reports.page import report_json, report_page, write_charts
+    from muarl_cli.reports.page import report_json, report_page
+    from muarl_cli.reports.plots import write_plots
     from muarl_cli.reports.run_view import is_run, load_runs
 
     talk = Talk(json=json)
@@ -42,9 +45,9 @@ def report(
         page = report_page(views, title, tokens, episodes).encode("utf-8")
         output.parent.mkdir(parents=True, exist_ok=True)
         replace_file(output, page)
-        drawn = write_charts(views, charts) if charts is not None else []
+        drawn = write_plots(views, plots) if plots is not None else []
         logged = sum(len(view.episodes) for view in views)
-        found = {"output": str(output), "bytes": len(page), "episodes": logged, "charts": drawn}
+        found = {"output": str(output), "bytes": len(page), "episodes": logged, "plots": drawn}
         if json:
             found["sections"] = report_json(views)
     talk.result(found)

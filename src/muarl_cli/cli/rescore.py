@@ -21,7 +21,7 @@ def rescore(
     debug: o.Debug = False,
 ) -> int:
     from muarl_cli.cli.console import Talk
-    from muarl_cli.reports.layer_tables import layer_table, rule_table
+    from muarl_cli.reports.layer_tables import summary_layers, summary_rules
     from muarl_cli.scoring.rescore import LAYERS_NAME
     from muarl_cli.scoring.rescore import rescore as run
 
@@ -29,8 +29,8 @@ def rescore(
     with talk.data_only():
         result: dict[str, Any] = run(log)
         folder = log if log.is_dir() else log.parent
-        talk.show(layer_table(result["labels"]).rich())
-        talk.show(rule_table(result["labels"]).rich())
+        talk.show(summary_layers(result["labels"]).rich())
+        talk.show(summary_rules(result["labels"]).rich())
         if result["without_task"]:
             talk.warn(
                 f"{result['without_task']} episodes are of tasks that are not known here: rules that must know what "

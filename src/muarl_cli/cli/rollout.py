@@ -14,9 +14,11 @@ from muarl_cli.cli.launch import stage_command
 rollout = stage_command(
     "rollout",
     *o.POLICY,
+    o.ENGINES,
     *o.TASKS,
     o.flag("group", int, "rollouts a task"),
     *o.WORLD,
     *o.USER,
+    *o.CHECKOUTS,
     *o.TALKING,
 )

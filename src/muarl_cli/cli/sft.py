@@ -19,5 +19,6 @@ sft = stage_command(
     o.flag("max_steps", int, "optimiser steps; 0 = by epochs"),
     o.flag("lr", float, "highest learning rate"),
     o.SEED,
+    o.MCP,
     many=True,
 )

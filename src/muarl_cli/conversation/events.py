@@ -73,7 +73,8 @@ class CallRecord:
 class Event:
     """One thing one party did. `tags` name what cannot be read off the rest: "greeting" (said for the agent by the
     scenario), "beside_calls" (agent text in a turn that also calls tools: the user never hears it), "cut" (the turn hit
-    its token limit), "same_turn" (a call made in the same agent turn as the call before it), "inject:NAME"."""
+    its token limit), "same_turn" (a call made in the same agent turn as the call before it), "tool:NAME" (from this
+    user turn on the agent is offered that tool as well), "inject:NAME"."""
 
     i: int
     actor: Actor

@@ -22,6 +22,7 @@ from muarl_cli.conversation.protocols import (
     AgentSession,
     AgentTurn,
     Fault,
+    Referee,
     ToolFault,
     ToolResult,
     UserSession,
@@ -67,6 +68,8 @@ async def converse(
 
     `on_event` is called with each event as it happens (live displays).
     """
+    referee = referee_of(world)
+    limits = referee.limits(limits) if referee else limits
     transcript = Transcript(Tally(limits))
     started = time.monotonic()
     talk = _Talk(agent, user, world, transcript, agent_may_stop, on_event)
@@ -88,6 +91,13 @@ async def converse(
     return transcript
 
 
+def referee_of(world: Any) -> Referee | None:
+    """The benchmark's referee that a world brings along, through whatever is wrapped around it."""
+    found: Referee | None = getattr(world, "referee", None)
+    inner = getattr(world, "inner", None)
+    return found if found is not None or inner is None else referee_of(inner)
+
+
 class _Talk:
     """The state of one running conversation: who has heard how much."""
 
@@ -103,6 +113,7 @@ class _Talk:
         self.agent, self.user, self.world, self.log = agent, user, world, transcript
         self.agent_may_stop, self.on_event = agent_may_stop, on_event
         self.toolbox, self.user_toolbox = Toolbox(world.tools), Toolbox(world.user_tools)
+        self.referee = referee_of(world)
         self.heard = {Actor.AGENT: 0, Actor.USER: 0}
 
     async def run(self, greeting: str) -> None:
@@ -112,13 +123,16 @@ class _Talk:
         while True:
             spoke = await self._agent_turn()
             self._check_limits()
+            self._ask_referee()
             if spoke:
                 await self._user_turn()
                 self._check_limits()
+                self._ask_referee()
 
     async def _agent_turn(self) -> bool:
         """One turn of the agent; True when it spoke to the user (so the user is next)."""
         turn = await self.agent.act(self._news(Actor.AGENT))
+        turn = self.referee.reads(turn) if self.referee else turn
         self.heard[Actor.AGENT] = len(self.log.events)
         tally = self.log.tally
         tally.agent_tokens += turn.usage.output_tokens
@@ -128,7 +142,7 @@ class _Talk:
             self._say(turn)
         self.heard[Actor.AGENT] = len(self.log.events)
         for place, call in enumerate(turn.calls):
-            await self._execute(call, Actor.AGENT, self.toolbox, ("same_turn",) if place else ())
+            await self._execute(call, Actor.AGENT, self.toolbox, ("same_turn",) if place else turn.tags)
         if turn.stop:
             if self.agent_may_stop:
                 raise _Ended(EndReason.AGENT_STOP)
@@ -136,7 +150,7 @@ class _Talk:
         return not turn.calls
 
     def _say(self, turn: AgentTurn) -> None:
-        tags = (("beside_calls",) if turn.calls else ()) + (("cut",) if turn.cut else ())
+        tags = (("beside_calls",) if turn.calls else turn.tags) + (("cut",) if turn.cut else ())
         self._add(Actor.AGENT, Kind.SAY, turn.text, tags=tags)
 
     async def _user_turn(self) -> None:
@@ -164,7 +178,7 @@ class _Talk:
         arguments = None if call.problem else _clean(call.arguments)
         asked = CallRecord(call.id, call.name[:64], arguments, klass)
         self._add(actor, Kind.CALL, call.raw[:2000] if call.problem else "", asked, tags)
-        problem = toolbox.problem(call)
+        problem = call.problem if self.referee else toolbox.problem(call)
         result = ToolResult(f"Error: {problem}", ok=False) if problem else await self._call_world(call, actor)
         answer = CallRecord(call.id, asked.name, None, klass, result.ok, result.writes)
         self._add(Actor.WORLD, Kind.RESULT if result.ok else Kind.ERROR, result.text, answer, result.tags)
@@ -189,6 +203,11 @@ class _Talk:
         if verdict:
             raise _Ended(EndReason.LIMIT_AGENT, verdict)
 
+    def _ask_referee(self) -> None:
+        over = self.referee.ended() if self.referee else None
+        if over:
+            raise _Ended(*over)
+
     def _news(self, party: Actor) -> list[Event]:
         """Events since this party last spoke, without the other side's private tool traffic."""
         fresh = self.log.events[self.heard[party] :]
@@ -198,6 +217,8 @@ class _Talk:
         self, actor: Actor, kind: Kind, text: str, call: CallRecord | None = None, tags: tuple[str, ...] = ()
     ) -> None:
         self.log.add(actor, kind, text, call, tags)
+        if self.referee:
+            self.referee.watch(self.log.events[-1])
         if self.on_event:
             self.on_event(self.log.events[-1])
 

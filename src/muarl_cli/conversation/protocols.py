@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Event, Write
+from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
 
 
@@ -100,6 +101,8 @@ class AgentTurn:
     """the agent ends the conversation, where the scenario lets it"""
     cut: bool = False
     """the turn hit its token limit before its end-of-turn token"""
+    tags: tuple[str, ...] = ()
+    """what the log should know of how the turn came about: "teacher:malformed" """
     usage: Usage = field(default_factory=Usage)
 
 
@@ -142,6 +145,21 @@ class Stage:
     """said for the agent before the user opens ("" for none)"""
     seed: int
     """of this rollout; sessions derive their own streams from it"""
+    held: frozenset[str] = frozenset()
+    """names of `tools` that are offered only from the user turn on whose event has the tag `tool:NAME`"""
+    user_tools: tuple[ToolSpec, ...] = ()
+    """dual control: the user's own tools, which the agent is not shown"""
+
+    @property
+    def offered(self) -> tuple[ToolSpec, ...]:
+        """The tools that are offered from the start."""
+        return tuple(tool for tool in self.tools if tool.name not in self.held) if self.held else self.tools
+
+
+def released(event: Event, stage: Stage) -> tuple[ToolSpec, ...]:
+    """The held tools that a user turn releases."""
+    names = {tag.removeprefix("tool:") for tag in event.tags if tag.startswith("tool:")}
+    return tuple(tool for tool in stage.tools if tool.name in names & stage.held)
 
 
 @runtime_checkable
@@ -197,9 +215,30 @@ class UserFactory(Protocol):
     def open(self, stage: Stage, task: Any) -> UserSession: ...
 
 
+class Referee(Protocol):
+    """A benchmark's own rules of play, where they differ from the loop's; a world has one as its `referee`."""
+
+    def limits(self, limits: Limits) -> Limits:
+        """The limits of the episode, given those of the run."""
+        ...
+
+    def reads(self, turn: AgentTurn) -> AgentTurn:
+        """What the agent's turn means here: calls found in its words, or words where its calls cannot be read."""
+        ...
+
+    def watch(self, event: Event) -> None:
+        """Told of each event as it happens."""
+        ...
+
+    def ended(self) -> tuple[EndReason, str] | None:
+        """Why the conversation is over, asked after every turn; None to go on."""
+        ...
+
+
 @runtime_checkable
 class World(Protocol):
-    """What answers tool calls in one episode; its state can be fingerprinted."""
+    """What answers tool calls in one episode; its state can be fingerprinted. A world that has a `referee` (see
+    `Referee`) is given every call that can be read, and judges names and arguments itself."""
 
     @property
     def tools(self) -> tuple[ToolSpec, ...]:

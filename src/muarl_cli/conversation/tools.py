@@ -31,13 +31,15 @@ class ToolSpec:
     description: str
     parameters: Mapping[str, Any]
     klass: ToolClass
+    response: Mapping[str, Any] | None = None
+    """schema of the answer, where a benchmark shows it to models"""
 
     def openai(self) -> dict[str, Any]:
         """The tool as the `tools` entry of a chat-completions request."""
-        return {
-            "type": "function",
-            "function": {"name": self.name, "description": self.description, "parameters": dict(self.parameters)},
-        }
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        if self.response is not None:
+            function["response"] = dict(self.response)
+        return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,16 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def typed(arguments: Mapping[str, Any], tool: ToolSpec | None) -> dict[str, Any]:
+    """Arguments as code in which 2 and 2.0 print differently should get them: a whole number is a float where the
+    schema says "number". A log keeps one form of both; with this, what is executed can be executed again from it."""
+    schemas = tool.parameters.get("properties", {}) if tool else {}
+    return {
+        name: float(value) if type(value) is int and schemas.get(name, {}).get("type") == "number" else value
+        for name, value in arguments.items()
+    }
 
 
 class Toolbox:

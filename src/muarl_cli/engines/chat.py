@@ -8,16 +8,21 @@ answered at all raises; emptiness, filtering and truncation are values.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import Usage
-from muarl_cli.conversation.tools import ToolSpec
-from muarl_cli.engines.wire import Address, Filtered, Wire, usage_of
+from muarl_cli.conversation.tools import ToolCall, ToolSpec, parse_arguments
+from muarl_cli.engines.address import Address
+from muarl_cli.engines.refusals import Filtered
+from muarl_cli.engines.wire import Wire, usage_of
 
 Message = Mapping[str, Any]
+_ILLEGAL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class Finish(StrEnum):
@@ -141,3 +146,35 @@ def _calls(calls: Any) -> list[RawCall]:
             arguments = json.dumps(arguments if arguments is not None else {})
         found.append(RawCall(str(call.get("id") or ""), str(function.get("name") or ""), arguments))
     return found
+
+
+def numbered(raw: RawCall, call_id: str) -> ToolCall:
+    """A server's call as ours, under an id of ours; what is malformed carries its problem along."""
+    if not raw.name:
+        return ToolCall(call_id, "", {}, "the call names no tool", raw.arguments)
+    arguments, problem = parse_arguments(raw.arguments)
+    return ToolCall(call_id, raw.name, arguments, problem, raw.arguments if problem else "")
+
+
+def tool_message(event: Event) -> dict[str, Any]:
+    """The answer to a call, as the message it goes back as."""
+    assert event.call is not None
+    return {"role": "tool", "tool_call_id": event.call.id, "content": event.text}
+
+
+def assistant_message(text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    """A model's own turn as it goes back to the server: always well-formed, or the server would refuse the history."""
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": _ILLEGAL_NAME.sub("_", call.name)[:64] or "unknown",
+                    "arguments": json.dumps({"malformed": call.raw[:2000]} if call.problem else dict(call.arguments)),
+                },
+            }
+            for call in calls
+        ]
+    return message

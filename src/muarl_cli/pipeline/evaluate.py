@@ -7,35 +7,46 @@ the write-task rate, and both denominators; and where tasks were seen in trainin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.acebench_package import use_checkout
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
-from muarl_cli.pipeline.rollout import free_keys, lineage_of, play_all, take
+from muarl_cli.pipeline.rollout import chosen, free_keys, lineage_of, play_all
 from muarl_cli.pipeline.surroundings import around_of
+from muarl_cli.records.files import replace_file
 from muarl_cli.records.lineage import overlap, write_lineage
-from muarl_cli.records.log import EpisodeLog, artifact_hash
+from muarl_cli.records.log import EpisodeLog, artifact_hash, iter_episodes
 from muarl_cli.records.run import RunFolder
-from muarl_cli.reports.layer_tables import layer_table
+from muarl_cli.reports.layer_tables import summary_layers
 from muarl_cli.reports.tables import comparison_table, ends_table
 from muarl_cli.scoring.rescore import by_label, rescore
-from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
+from muarl_cli.scoring.statistics import holm
+from muarl_cli.scoring.summary import Comparison, ScoreSummary, by_user, compare, summarise
 from muarl_cli.settings.models import Eval
-from muarl_cli.worlds.catalog import load_tasks
 from muarl_cli.worlds.scenario import Scenario, Task
 
 STAGE = "eval"
 FLOORS = {"do_nothing": "do-nothing", "transfer_only": "transfer-only"}
-PAPER_DOMAINS = {"tau2": ("retail",)}
-"""domains of each benchmark that are here; the paper's others belong to later releases"""
-LEADERBOARD = {"tau2": "base"}
+PAPER_DOMAINS = {
+    "tau2": ("retail", "airline", "telecom"),
+    "tau1": ("retail", "airline"),
+    "bfcl": ("base", "miss_func", "miss_param", "long_context"),
+    "acebench": ("multi_turn", "multi_step"),
+}
+"""domains of each benchmark that the paper reports"""
+LEADERBOARD = {"tau2": "base", "tau1": "test", "bfcl": "v3", "acebench": "en"}
+"""the split that `--bench` means: the one that the paper reports"""
 
 
 def task_refs(settings: Eval) -> list[str]:
-    """The task sets that are evaluated: a benchmark's, or `tasks`."""
+    """The task sets that are evaluated: a benchmark's, or `tasks`. Takes the checkouts that the settings name."""
+    use_checkout(settings.acebench_dir)
     if not settings.bench:
         return list(settings.tasks)
     if settings.bench not in PAPER_DOMAINS:
@@ -49,7 +60,7 @@ def task_refs(settings: Eval) -> list[str]:
 
 
 def plan(settings: Eval) -> dict[str, Any]:
-    tasks = take(load_tasks(task_refs(settings)), settings.max_tasks)
+    tasks = chosen(settings, task_refs(settings))
     episodes = len(tasks) * settings.trials
     return {
         "tasks": len(tasks),
@@ -62,10 +73,9 @@ def plan(settings: Eval) -> dict[str, Any]:
 
 
 def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
-    in_process = settings.agent == "policy" and Path(settings.model).is_dir()
-    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(in_process)) as folder:
-        tasks = take(load_tasks(task_refs(settings)), settings.max_tasks)
-        seen = check_overlap(settings, tasks, talk) if in_process else []
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(settings.in_process)) as folder:
+        tasks = chosen(settings, task_refs(settings))
+        seen = check_overlap(settings, tasks, talk) if settings.from_folder else []
         agents = open_agents(settings, out, talk)
         jobs = [
             job(folder.run_id, STAGE, 0, scenario, task, trial, settings.seed)
@@ -76,28 +86,80 @@ def run(settings: Eval, out: Path, talk: Talker) -> dict[str, Any]:
             for line in log.report.lines():
                 talk.warn(line)
             scores = asyncio.run(_play(settings, folder.run_id, tasks, jobs, agents, out, log, talk))
+        official, files = _official(tasks, out, settings)
         lineage = lineage_of(settings, folder, tasks, agents)
         write_lineage(out, lineage)
-        name = "policy" if settings.agent == "policy" else settings.agent
+        name = name_of(settings)
         floors = {(name, floor): _compare(settings, scores[floor], scores[name]) for floor in FLOORS if floor in scores}
-        talk.show(comparison_table(scores, floors).rich())
+        note = (f"{len(seen)} of these tasks were trained on: this is no held-out score",) if seen else ()
+        if note:
+            talk.warn(note[0])
+        table = comparison_table(scores, floors)
+        talk.show(replace(table, notes=(*table.notes, *note)).rich())
         talk.show(ends_table(scores[name]).rich())
         stages = {f"{STAGE}/{agent}": floor for floor, agent in FLOORS.items()} | {STAGE: name}
         layers = by_label(rescore(out, resamples=settings.bootstrap, seed=settings.seed), stages)
-        talk.show(layer_table(layers).rich())
+        talk.show(summary_layers(layers).rich())
         summary: dict[str, Any] = {
             "tasks": len(tasks),
             "scores": {label: score.headline() for label, score in scores.items()},
             "full": {label: score.to_json() for label, score in scores.items()},
-            "differences": {f"{a}_minus_{b}": c.difference.to_json() for (a, b), c in floors.items()},
+            "differences": _corrected(floors),
+            "users": by_user(own_episodes(out), resamples=settings.bootstrap, seed=settings.seed),
             "layers": layers,
             "overlap": seen,
+            "official": official,
+            "official_files": files,
             "artifact": artifact_hash(out),
         }
-        if seen:
-            talk.warn(f"{len(seen)} of these tasks were trained on: this is no held-out score")
-        code = ExitCode.OK if scores[name].result in ("ok", "empty") else ExitCode.PARTIAL
+        for own, found in official.items():
+            figures = (f"{key.replace('_', ' ')} {v:.3f}" for key, v in found.items() if isinstance(v, float))
+            talk.say(f"{own}, {' '.join(found['revision'].values())}: {', '.join(figures)}")
+            if found.get("unjudged"):
+                talk.warn(
+                    f"{own}: nobody judged the words of {found['unjudged']} episodes; their score is over the rest"
+                )
+        code = ExitCode.OK if all(score.complete for score in scores.values()) else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
+
+
+def own_episodes(out: Path) -> list[Episode]:
+    """The agent's own episodes, without those of the floors."""
+    return [episode for episode in iter_episodes(out) if episode.stage == STAGE]
+
+
+def _corrected(floors: Mapping[tuple[str, str], Comparison]) -> dict[str, dict[str, Any]]:
+    """The paired differences by name, their p-values corrected over all of them."""
+    named = {f"{after}_minus_{before}": c.difference for (after, before), c in floors.items()}
+    corrected = holm({name: difference.p for name, difference in named.items()})
+    return {name: difference.to_json() | {"p_holm": corrected[name]} for name, difference in named.items()}
+
+
+def name_of(settings: Eval) -> str:
+    """What the evaluated agent is called in tables."""
+    return "policy" if settings.agent == "policy" else settings.agent
+
+
+def _official(
+    tasks: list[tuple[Scenario, Task]], out: Path, settings: Eval
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What the benchmarks themselves say of the agent's episodes, by scenario, and the names below `official/` of the
+    result files that their own evaluators read."""
+    agent = Path(settings.model).name if settings.agent == "policy" else settings.agent
+    said, written = {}, []
+    found: dict[int, Any] = {id(scenario): scenario for scenario, _ in tasks}
+    for scenario in found.values():
+        if not hasattr(scenario, "official_summary"):
+            continue
+        own = f"{scenario.source}:{scenario.name}"
+        mine = [episode for episode in own_episodes(out) if episode.scenario == own]
+        said[own] = scenario.official_summary(mine)
+        for name, data in scenario.official_files(mine, agent).items():
+            place = out / "official" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(place, data)
+            written.append(name)
+    return said, written
 
 
 def _compare(settings: Eval, before: ScoreSummary, after: ScoreSummary) -> Any:
@@ -136,9 +198,7 @@ async def _play(
             floor = [job(run_id, f"{STAGE}/{agent}", 0, scenario, task, 0, settings.seed) for scenario, task in tasks]
             player = Player(Agents(agent), users, limits_of(settings), settings.in_flight, log, around_of(settings))
             scores[label] = score(await player.run(floor), len(floor))
-    scores["policy" if settings.agent == "policy" else settings.agent] = score(
-        await play_all(jobs, agents, settings, out, log, talk), len(jobs)
-    )
+    scores[name_of(settings)] = score(await play_all(jobs, agents, settings, out, log, talk), len(jobs))
     return scores
 
 
@@ -154,7 +214,7 @@ def check_overlap(settings: Eval, tasks: list[tuple[Scenario, Task]], talk: Talk
         return []
     found = overlap(lineage, [task for _, task in tasks])
     rows = [{"task": o.task.task_hash, "trained": o.trained.task_hash, "by": o.by} for o in found]
-    hard = [o for o in found if o.by == "task_hash" or not o.within_official_pair]
+    hard = [o for o in found if o.refuses]
     if hard and not settings.allow_overlap:
         raise MuarlError(
             f"{len(hard)} of {len(tasks)} tasks were trained on",

@@ -6,20 +6,21 @@ back-end that is not there) is refused before the first episode, with what would
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from muarl_cli.conversation.protocols import AgentFactory, Stage, UserFactory
+from muarl_cli.conversation.protocols import AgentFactory, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
 from muarl_cli.settings.groups import Price, User
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, user_tools_of
 
 if TYPE_CHECKING:
     from muarl_cli.users.human import Terminal
@@ -49,13 +50,19 @@ class Agents:
     """a policy or a served model, which plays every scenario"""
     in_process: bool = False
     """whether turns are generated here, in batches whose composition decides the last bits"""
-    chat: Any = None
-    """the served model behind `fixed`, where there is one"""
+    wires: list[Any] = field(default_factory=list)
+    """connections to served models, which are let go in the end"""
+
+    async def probe(self) -> None:
+        """Raises `MuarlError` where a chat model does not answer or is not there; engines are asked when they open."""
+        chat = getattr(self.fixed, "chat", None)
+        if chat is not None:
+            await chat.wire.check(chat.model)
 
     async def close(self) -> None:
-        """Let go of the connections to a served model."""
-        if self.chat is not None:
-            await self.chat.wire.close()
+        """Let go of the connections to served models."""
+        for wire in self.wires:
+            await wire.close()
 
     async def forget(self) -> None:
         """Drop what an engine in this process has cached. A wave then depends on its own jobs and weights alone, to the
@@ -67,7 +74,8 @@ class Agents:
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""
         if self.fixed is not None:
-            return self.fixed
+            shown = getattr(scenario, "presented", None)
+            return cast(AgentFactory, shown(self.fixed)) if shown else self.fixed
         shares = parse_mixture(self.kind, SCRIPTED_AGENTS, "agent")
         name = _draw(shares, derive_seed(seed, "agent-kind"))
         key = f"{scenario.source}:{scenario.name}:{name}"
@@ -124,6 +132,7 @@ class Users:
         self._speakers: dict[str, Any] = {}
         self._spend = (prices, max_usd, folder)
         kinds = {name for name, _ in shares}
+        self._served = "llm" in kinds
         self.remote = bool(kinds & {"llm", "human"})
         """whether turns come from outside of this process"""
         rivals = sorted(kinds & {"llm", "replay"} | (set() if settings.local else kinds & {"hf"}))
@@ -135,12 +144,22 @@ class Users:
             )
 
     def of(self, scenario: Scenario, seed: int) -> UserFactory:
-        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed."""
+        """Who plays the user of this rollout; a mixture is drawn by the rollout's seed. Where the user's turns are part
+        of a benchmark's data, nobody plays."""
+        written: UserFactory | None = getattr(scenario, "users", None)
+        if written is not None:
+            return written
         draw = self._mixture.draw(seed)
         key = f"{scenario.source}:{scenario.name}:{draw.backend}:{draw.persona.name}"
         if key not in self._made:
             self._made[key] = self._make(scenario, draw)
         return self._made[key]
+
+    async def probe(self) -> None:
+        """Raises `MuarlError` where the address of an llm user does not answer or does not serve the model."""
+        if self._served:
+            speaker, _ = self._speaker("llm")
+            await speaker.wire.check(speaker.model)
 
     async def close(self) -> None:
         """Let go of the connections to served models."""
@@ -165,7 +184,17 @@ class Users:
     def _worded(self, scenario: Scenario, draw: Draw) -> UserFactory:
         from muarl_cli.users.llm import LlmUsers
 
+        if draw.backend == "hf" and user_tools_of(scenario):
+            raise MuarlError(
+                f"an hf user cannot play {scenario.source}:{scenario.name}",
+                why="its users have tools of their own, and a local model is not shown any",
+                next_step="serve the model and name it with --user-model and --user-base-url",
+                code=ExitCode.USAGE,
+            )
         speaker, cassette = self._speaker(draw.backend)
+        official = getattr(scenario, "worded_users", None)
+        if official is not None:
+            return cast(UserFactory, official(speaker, self.settings.temperature, self.settings.max_tokens, cassette))
         scripted = scripted_user(scenario)
         return LlmUsers(
             speaker,
@@ -196,7 +225,7 @@ class Users:
 
                 speaker: Any = open_hf_speaker(own.local or own.model)
             else:
-                speaker = chat_model(own.model, own.base_url, *self._spend)
+                speaker = chat_model(own.model, own.base_url, *self._spend, own.timeout)
             recorder = next((made for _, made in self._speakers.values() if made and made.recording), None)
             if recorder is None and own.cassette:
                 recorder = Cassette(Path(own.cassette), recording=True)
@@ -230,19 +259,25 @@ def scripted_user(scenario: Scenario, injectors: Mapping[str, float] | None = No
     return MinimalUsers()
 
 
-def chat_model(model: str, base_url: str, prices: Mapping[str, Price], max_usd: float, folder: Path) -> Any:
-    """A model behind an OpenAI-compatible address; an address that is not on this machine needs a spend cap."""
+def chat_model(
+    model: str, base_url: str, prices: Mapping[str, Price], max_usd: float, folder: Path, timeout: float | None = None
+) -> Any:
+    """A model behind an OpenAI-compatible address; an address that is not on this machine needs a spend cap. `timeout`:
+    seconds to wait for a reply, where the wire's own patience is too long."""
     from muarl_cli.engines.chat import ChatModel
-    from muarl_cli.engines.wire import open_wire
+    from muarl_cli.engines.wire import RetryPolicy, open_wire
     from muarl_cli.records.ledger import Price as LedgerPrice
 
+    retry = RetryPolicy(request_seconds=timeout) if timeout else None
     known = {name: LedgerPrice(price.input, price.output) for name, price in prices.items()}
-    return ChatModel(open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known), model)
+    wire = open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known, retry=retry)
+    return ChatModel(wire, model)
 
 
 @dataclass
 class Policy:
-    """A model that runs in this process: the trainer's own module, or one that is only played."""
+    """A model that runs in this process: the trainer's own module, or one that is only played. Where servers draw its
+    turns and nothing is trained, only its tokenizer is here."""
 
     model: Any
     tokenizer: Any
@@ -250,13 +285,13 @@ class Policy:
     rendering: str
     dtype: str
 
-    def agent(self, settings: Any, version: str) -> Any:
-        """The model as an agent with the sampling and limits of `settings`."""
+    def agent(self, settings: Any, version: str, engine: Any = None) -> Any:
+        """The model as an agent with the sampling and limits of `settings`; without an engine it runs here."""
         from muarl_cli.agents.policy import PolicyAgent
         from muarl_cli.engines.hf import HFEngine
         from muarl_cli.training.chat_format import ChatFormat
 
-        engine = HFEngine(self.model, self.dtype, version)
+        engine = HFEngine(self.model, self.dtype, version) if engine is None else engine
         return PolicyAgent(
             engine,
             ChatFormat(self.tokenizer, self.rendering),
@@ -272,8 +307,9 @@ class Policy:
 DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
 
 
-def load_policy(model: str, rendering: str, dtype: str, talk: Talker) -> Policy:
-    """A model folder, a checkpoint or a run, verified and loaded; `auto` settings follow from the folder."""
+def load_policy(model: str, rendering: str, dtype: str, talk: Talker, weights: bool = True) -> Policy:
+    """A model folder, a checkpoint or a run, verified and loaded; `auto` settings follow from the folder. Without
+    `weights` only the tokenizer is loaded."""
     from muarl_cli.records.checkpoint import resolve_model_path
     from muarl_cli.training.tiny_model import load_model, rendering_of
     from muarl_cli.training.tokenizer import load_tokenizer
@@ -287,7 +323,34 @@ def load_policy(model: str, rendering: str, dtype: str, talk: Talker) -> Policy:
 
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     name = DTYPES[dtype]
-    return Policy(load_model(folder, name), load_tokenizer(folder), folder, rendering, name)
+    return Policy(load_model(folder, name) if weights else None, load_tokenizer(folder), folder, rendering, name)
+
+
+def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agents:
+    """The policy as the agent of a run: on the servers that `settings.engines` names, else in this process."""
+    if not settings.engines:
+        return Agents("policy", fixed=policy.agent(settings, version), in_process=True)
+    from muarl_cli.engines.address import resolve_address
+    from muarl_cli.engines.limiter import Limiter
+    from muarl_cli.engines.vllm_server import open_servers
+    from muarl_cli.engines.wire import Wire
+
+    addresses = [resolve_address(url) for url in settings.engines]
+    wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
+    engine = asyncio.run(open_servers(wires, version, out / ".weights"))
+    return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
+
+
+async def deliver(agents: Agents, policy: Policy, version: str) -> None:
+    """Let the policy's engine draw with the weights that the policy's module has now."""
+    engine = getattr(agents.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
+    if engine.capabilities.shares_weights:
+        await engine.sync(None, version)
+        return
+    from muarl_cli.engines.canary import canary_of
+
+    adapter = hasattr(policy.model, "peft_config")
+    await engine.share(policy.model.save_pretrained, version, canary_of(policy.model, policy.dtype), adapter)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -308,8 +371,9 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     if kind != "policy":
         return Agents(kind)
     if Path(settings.model).is_dir():
-        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk)
-        return Agents(kind, fixed=policy.agent(settings, "0"), in_process=True)
+        here = not settings.engines
+        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, weights=here)
+        return open_policy(policy, settings, "0", folder)
     from muarl_cli.agents.openai_chat import OpenAIAgents
 
     chat = chat_model(settings.model, settings.base_url, settings.prices, settings.max_usd, folder)
@@ -321,13 +385,8 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             max_turn_tokens=settings.limits.max_turn_tokens,
             top_p=settings.top_p if settings.top_p < 1 else None,
         ),
-        chat=chat,
+        wires=[chat.wire],
     )
-
-
-def stage_of(scenario: Scenario, seed: int) -> Stage:
-    """What both parties are told when an episode opens."""
-    return Stage(scenario.name, scenario.policy, scenario.compact, tuple(scenario.tools), scenario.greeting, seed)
 
 
 def needs_write(tasks: list[tuple[Scenario, Task]]) -> dict[str, bool]:

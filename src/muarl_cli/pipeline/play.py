@@ -14,17 +14,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from muarl_cli.conversation.ends import EndReason
+from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
 from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
+from muarl_cli.errors import ExitCode
 from muarl_cli.hashing import derive_seed
-from muarl_cli.pipeline.parties import Agents, Users, stage_of
+from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.records.log import EpisodeLog
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.scoring.summary import MAX_FAULT_SHARE
+from muarl_cli.worlds.scenario import Scenario, Task, stage_of
 
 FLUSH = 64
 """episodes of scripted agents that share one flush to disk"""
@@ -57,12 +59,18 @@ Around = Callable[[Job, World], World]
 
 
 async def play(
-    job: Job, agents: AgentFactory, users: UserFactory, limits: Limits, around: Around | None = None
+    job: Job,
+    agents: AgentFactory,
+    users: UserFactory,
+    limits: Limits,
+    around: Around | None = None,
+    judge: AssertionJudge | None = None,
 ) -> Episode:
-    """Hold one conversation and grade it. A world with a `watch` method is told each event as it happens."""
+    """Hold one conversation and grade it; `judge` reads what a task asserts in words. A world with a `watch` method is
+    told each event as it happens."""
     scenario, task = job.scenario, job.task
     key = job.key  # another attempt keeps its id and draws anew: the same draws could end in the same fault
-    stage = stage_of(scenario, derive_seed(key.seed, "attempt", key.attempt) if key.attempt else key.seed)
+    stage = stage_of(scenario, derive_seed(key.seed, "attempt", key.attempt) if key.attempt else key.seed, task)
     started = time.time()
     world = around(job, scenario.world(task)) if around else scenario.world(task)
     agent, user = agents.open(stage, task), users.open(stage, task)
@@ -78,6 +86,8 @@ async def play(
         )
         rows = agent.rows()
         reward, state, detail = _grade(scenario, task, world, transcript)
+        if judge is not None and reward is not None:
+            reward, detail = await judge.judged(task, transcript.events, reward, detail)
     finally:
         agent.close()
         user.close()
@@ -129,9 +139,14 @@ def _grade(
     try:
         outcome = scenario.outcome(task, world, transcript.events)
     except Fault as fault:  # a world that cannot tell its state any more: not the agent's doing
-        transcript.end = type(transcript.end)(EndReason.TOOL_FAULT, str(fault)[:500])
+        transcript.end = type(transcript.end)(fault.reason, str(fault)[:500])
         return None, StateHashes(), {}
     return (outcome.reward if reason.graded else 0.0), outcome.state, dict(outcome.detail)
+
+
+def replaced_code(faults: int, episodes: int) -> ExitCode:
+    """The exit code of a stage that replaces invalid episodes by others: a few are its daily work, many are not."""
+    return ExitCode.PARTIAL if faults > MAX_FAULT_SHARE * episodes else ExitCode.OK
 
 
 class Player:
@@ -145,9 +160,13 @@ class Player:
         in_flight: int,
         log: EpisodeLog,
         around: Around | None = None,
+        judge: AssertionJudge | None = None,
+        remote_worlds: bool = False,
     ) -> None:
+        """`remote_worlds`: tools are answered from outside of this process."""
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
-        self.around = around
+        self.around, self.judge, self.remote_worlds = around, judge, remote_worlds
+        self._probed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,24 +174,36 @@ class Player:
     async def __aexit__(self, *_: object) -> None:
         await self.agents.close()
         await self.users.close()
+        if self.judge is not None:
+            await self.judge.chat.wire.close()
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
+        done = self._done()
+        owed = [j for j in jobs if j.key.episode_id not in done]
+        if owed:
+            await self._probe()
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
-        owed = [j for j in jobs if j.key.episode_id not in self._done()]
         if self._immediate():
             await self._in_waves(owed, FLUSH, on_done)
         else:
             await self._as_they_finish(owed, on_done)
         return [self.log.read(j.key.episode_id, rows=True) for j in jobs]
 
+    async def _probe(self) -> None:
+        """Once, before the first episode: whoever is served answers. A dead address would look like many faults."""
+        if not self._probed:
+            await self.agents.probe()
+            await self.users.probe()
+            self._probed = True
+
     def _done(self) -> set[str]:
         return self.log.done_ids()
 
     def _immediate(self) -> bool:
         """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
-        return self.agents.fixed is None and not self.users.remote
+        return self.agents.fixed is None and not self.users.remote and not self.remote_worlds
 
     async def _in_waves(
         self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None
@@ -222,4 +253,4 @@ class Player:
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
         agents, users = self.agents.of(job.scenario, seed), self.users.of(job.scenario, seed)
-        return lambda: play(job, agents, users, self.limits, self.around)
+        return lambda: play(job, agents, users, self.limits, self.around, self.judge)

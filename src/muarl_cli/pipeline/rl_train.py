@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, load_policy
-from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, deliver, load_policy, open_policy
+from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
-from muarl_cli.pipeline.rollout import free_keys, take
+from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
@@ -25,14 +25,13 @@ from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, rea
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
 from muarl_cli.settings.models import RlTrain
-from muarl_cli.worlds.catalog import load_tasks
 from muarl_cli.worlds.scenario import Scenario, Task
 
 STAGE = "rl-train"
 
 
 def plan(settings: RlTrain) -> dict[str, Any]:
-    tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+    tasks = chosen(settings, settings.tasks)
     steps = total_steps(settings, len(tasks))
     episodes = steps * settings.prompts_per_step * settings.group
     return {
@@ -56,11 +55,11 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
 
 
 def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
-    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(True)) as folder:
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(not settings.engines)) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
-            return folder.summary
-        tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+            return _with_code(folder.summary)
+        tasks = chosen(settings, settings.tasks)
         started = checkpoint.load_latest(out, talk.warn)
         policy = load_policy(
             str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
@@ -72,12 +71,26 @@ def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, A
         with EpisodeLog.open(out) as log:
             for line in log.report.lines():
                 talk.warn(line)
-            own = _Run(settings, out, folder, policy, lineage, log, tasks, started, team)
+            trained = policy.model
+            if settings.shards.zero == 3:  # it will hold a part of the weights: conversations are held by a copy
+                policy.model = _copy(settings, policy)
+            agents = open_policy(policy, settings, str(started.step if started else 0), out)
+            own = _Run(settings, out, folder, policy, trained, agents, lineage, log, tasks, started, team)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)
         summary["artifact"] = artifact_hash(out)
         talk.say(f"next: muarl eval --model {out}")
-        return folder.finish(summary)
+        return _with_code(folder.finish(summary))
+
+
+def _copy(settings: RlTrain, policy: Policy) -> Any:
+    from muarl_cli.training.tiny_model import load_model
+
+    return prepared(load_model(policy.folder, dtype_of(policy.model)), settings)
+
+
+def _with_code(summary: dict[str, Any]) -> dict[str, Any]:
+    return summary | {"exit_code": int(replaced_code(summary.get("faults", 0), summary["episodes"]))}
 
 
 def _lineage(settings: RlTrain, folder: RunFolder, tasks: list[tuple[Scenario, Task]]) -> Lineage:
@@ -100,6 +113,9 @@ class _Run:
     out: Path
     folder: RunFolder
     policy: Policy
+    trained: Any
+    """the model that is trained: the policy's own, or the one that it is a copy of"""
+    agents: Agents
     lineage: Lineage
     log: EpisodeLog
     tasks: list[tuple[Scenario, Task]]
@@ -138,16 +154,14 @@ def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, r
     model = model_on(ranks, own, folder, dtype, settings)
     apart = settings.kl_coef > 0 and not hasattr(model, "disable_adapter")
     base = load_model(Path(reference), dtype) if apart else None
-    return GrpoTrainer(model, spec, base, optimiser=optimiser_of(settings, ranks))
+    return GrpoTrainer(model, spec, base, not settings.engines, optimiser_of(settings, ranks))
 
 
 async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
-    from muarl_cli.training.tiny_model import load_model
-
     settings, team, policy = own.settings, own.team, own.policy
     steps = total_steps(settings, len(own.tasks))
     reference = str(checkpoint.resolve_model_path(Path(settings.model), talk.warn))
-    make = partial(_trainer, settings, policy.model)
+    make = partial(_trainer, settings, own.trained)
     trainer = team.open(make, str(policy.folder), dtype_of(policy.model), reference, steps)
     stream, seconds = TaskStream(own.tasks, settings.seed), 0.0
     if own.started is not None:
@@ -155,17 +169,14 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         team("read", str(own.started.folder / checkpoint.TRAINER), state["trainer"])
         stream.at, seconds = state["at"], state["seconds"]
     own.folder.keep_metrics_until(trainer.step)
-    shared = trainer.optimiser.whole_model
-    if not shared:  # the trainer's own module holds only a part of the weights: conversations are held by a copy
-        policy.model = prepared(load_model(policy.folder, dtype_of(policy.model)), settings)
-    agent = policy.agent(settings, str(trainer.step))
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
-    agents = Agents("policy", fixed=agent, in_process=True)
-    player = Player(agents, users, limits_of(settings), settings.in_flight, own.log)
+    player = Player(own.agents, users, limits_of(settings), settings.in_flight, own.log)
     begun = time.monotonic() - seconds
     box = settings.stop_after_seconds
     row: dict[str, Any] = next(iter(own.folder.metrics()[-1:]), {})
     async with player:
+        if not own.agents.in_process:  # whatever the servers were started with
+            await deliver(own.agents, policy, str(trainer.step))
         with talk.progress(steps, "steps") as bar:
             bar.advance(trainer.step)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - begun >= box):
@@ -174,7 +185,9 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
                 row = step_metrics(batch) | dict(team("update", samples_of(batch)))
-                await agent.engine.sync(None if shared else team("weights"), str(step))
+                if own.trained is not policy.model:
+                    policy.model.load_state_dict(team("weights"), strict=False)
+                await deliver(own.agents, policy, str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 bar.advance(reward=round(row["reward"], 3), entropy=round(row.get("entropy", 0.0), 3))
@@ -185,6 +198,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     return {
         "steps": trainer.step,
         "episodes": len(own.log),
+        "faults": len(own.log) - len(own.log.done_ids()),
         "reward": row.get("reward"),
         "checkpoint": checkpoint_hash(own.out, talk),
     }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.assertions import AssertionJudge
+from muarl_cli.benchmarks.checkouts import use_checkouts
 from muarl_cli.errors import ExitCode
-from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
+from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model, needs_write, open_agents
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
 from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, read_lineage, write_lineage
@@ -15,12 +18,23 @@ from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder, kept_owed
 from muarl_cli.reports.tables import comparison_table
 from muarl_cli.scoring.summary import summarise
-from muarl_cli.settings.models import FREE_KEYS, Rollout
+from muarl_cli.settings.grammar import BENCHMARKS
+from muarl_cli.settings.models import FREE_KEYS, Played, Rollout
 from muarl_cli.worlds.catalog import load_tasks
-from muarl_cli.worlds.scenario import Scenario, Task
+from muarl_cli.worlds.scenario import Scenario, Task, without_outputs
 
 STAGE = "rollout"
 RESAMPLES = 10_000
+
+
+def chosen(settings: Played, refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
+    """The tasks of the named sets as the stage wants them: from the checkouts it names, at most `max_tasks`, with or
+    without what a benchmark wants said."""
+    use_checkouts(settings.checkouts.model_dump())
+    tasks = take(load_tasks(refs), settings.max_tasks)
+    if getattr(settings, "outputs", "check") == "check":
+        return tasks
+    return [(scenario, without_outputs(task) if task.source in BENCHMARKS else task) for scenario, task in tasks]
 
 
 def take(tasks: list[tuple[Scenario, Task]], most: int) -> list[tuple[Scenario, Task]]:
@@ -37,7 +51,7 @@ def free_keys(in_process: bool) -> frozenset[str]:
 
 
 def plan(settings: Rollout) -> dict[str, Any]:
-    tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+    tasks = chosen(settings, settings.tasks)
     episodes = len(tasks) * settings.group
     return {
         "tasks": len(tasks),
@@ -49,9 +63,8 @@ def plan(settings: Rollout) -> dict[str, Any]:
 
 
 def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
-    in_process = settings.agent == "policy" and Path(settings.model).is_dir()
-    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(in_process)) as folder:
-        tasks = take(load_tasks(settings.tasks), settings.max_tasks)
+    with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(settings.in_process)) as folder:
+        tasks = chosen(settings, settings.tasks)
         agents = open_agents(settings, out, talk)
         jobs = [
             job(folder.run_id, STAGE, 0, scenario, task, rollout, settings.seed)
@@ -74,7 +87,7 @@ def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
         )
         talk.show(comparison_table({settings.agent: scores}, title="Scores of these rollouts").rich())
         summary = {"score": scores.headline(), "full": scores.to_json(), "artifact": artifact_hash(out)}
-        code = ExitCode.OK if scores.result in ("ok", "empty") else ExitCode.PARTIAL
+        code = ExitCode.OK if scores.complete else ExitCode.PARTIAL
         return folder.finish(summary) | {"exit_code": int(code)}
 
 
@@ -83,7 +96,8 @@ async def play_all(
 ) -> list[Any]:
     """Play what is owed of `jobs`, with a progress line; all their episodes, in order."""
     users = Users(settings.user, settings.prices, settings.max_usd, out)
-    player = Player(agents, users, limits_of(settings), settings.in_flight, log, around_of(settings))
+    judge = _judge(settings, out)
+    player = Player(agents, users, limits_of(settings), settings.in_flight, log, around_of(settings), judge)
     owed, sentence = kept_owed([j.key.episode_id for j in jobs], log.done_ids())
     if len(owed) < len(jobs):
         talk.say(sentence)
@@ -98,6 +112,14 @@ async def play_all(
                 bar.advance(reward=round(won / max(1, done), 3))
 
             return await player.run(jobs, count)
+
+
+def _judge(settings: Any, out: Path) -> AssertionJudge | None:
+    """Who judges what tasks assert in words; None where the stage names nobody."""
+    own = getattr(settings, "judge", None)
+    if own is None or not own.model:
+        return None
+    return AssertionJudge(chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out))
 
 
 def lineage_of(settings: Any, folder: RunFolder, tasks: list[tuple[Scenario, Task]], agents: Agents) -> Lineage:

@@ -21,7 +21,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, stage_of, tokenizer_hash
+from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, tokenizer_hash
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
@@ -29,6 +29,7 @@ from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
 from muarl_cli.records.run import RunFolder
 from muarl_cli.settings.models import FREE_KEYS, Sft
 from muarl_cli.worlds.catalog import scenario_of
+from muarl_cli.worlds.scenario import stage_of
 
 STAGE = "sft"
 MADE_HERE = Path("tiny")

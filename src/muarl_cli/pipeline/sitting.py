@@ -56,8 +56,7 @@ def free_folder(runs: Path) -> Path:
 
 def run(settings: Rollout, out: Path, talk: Talker) -> dict[str, Any]:
     """Play the one task of `settings`; the result says how it ended. Raises `MuarlError`."""
-    in_process = settings.agent == "policy" and Path(settings.model).is_dir()
-    free = rollout.free_keys(in_process)
+    free = rollout.free_keys(settings.in_process)
     with RunFolder.open(out, rollout.STAGE, settings.model_dump(mode="json"), free=free) as folder:
         ((scenario, task),) = load_tasks(settings.tasks)
         agents = open_agents(settings, out, talk)

@@ -90,6 +90,11 @@ class Overlap:
         same = (self.task.source, self.task.scenario) == (self.trained.source, self.trained.scenario)
         return same and bool(self.task.source) and self.task.split != self.trained.split
 
+    @property
+    def refuses(self) -> bool:
+        """Whether an evaluation is refused for it."""
+        return self.by == "task_hash" or not self.within_official_pair
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -198,17 +203,25 @@ def trained_on(model_folder: Path) -> frozenset[TaskMark]:
 
 
 def overlap(trained: Lineage | Iterable[TaskMark], tasks: Iterable[TaskLike | TaskMark]) -> list[Overlap]:
-    """The tasks that share a task hash or a non-empty gold-write hash with anything trained on, in the order given."""
+    """The tasks that share a task hash or a non-empty gold-write hash with anything trained on, in the order given.
+
+    Where several trained tasks have the same gold writes, the one named is one that refuses, if any does: a harmless
+    match inside an official split pair never hides one from another benchmark.
+    """
     marks = sorted(trained.trained_on() if isinstance(trained, Lineage) else trained)
     by_task = {mark.task_hash: mark for mark in marks}
-    by_writes = {mark.gold_write_hash: mark for mark in marks if mark.gold_write_hash}
+    by_writes: dict[str, list[TaskMark]] = {}
+    for known in marks:
+        by_writes.setdefault(known.gold_write_hash, []).append(known)
+    by_writes.pop("", None)
     found = []
     for task in tasks:
         mark = task if isinstance(task, TaskMark) else TaskMark.of(task)
         if mark.task_hash in by_task:
             found.append(Overlap(mark, by_task[mark.task_hash], "task_hash"))
-        elif mark.gold_write_hash and mark.gold_write_hash in by_writes:
-            found.append(Overlap(mark, by_writes[mark.gold_write_hash], "gold_write_hash"))
+        elif mark.gold_write_hash in by_writes:
+            matches = [Overlap(mark, known, "gold_write_hash") for known in by_writes[mark.gold_write_hash]]
+            found.append(next((match for match in matches if match.refuses), matches[0]))
     return found
 
 

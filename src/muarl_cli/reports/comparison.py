@@ -7,7 +7,7 @@ of the table; different users, policies, data or shares of faults are said, neve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from muarl_cli.reports.layers import LAYERS
@@ -70,6 +70,11 @@ def compare_runs(before: RunView, after: RunView) -> tuple[Table, list[str]]:
     return Table(title, columns, values, (*(f"warning: {note}" for note in notes), *said)), notes
 
 
+def over_all(table: Table) -> Table:
+    """A table of `compare_runs` without its rows a domain."""
+    return replace(table, rows=tuple(row for row in table.rows if row["domain"] == "all"))
+
+
 def verdict(difference: Difference) -> str:
     """What the interval says."""
     if difference.low > 0:
@@ -104,9 +109,7 @@ def warnings(before: RunView, after: RunView) -> list[str]:
             said.append(f"{run.name} is {run.main.result}: {'; '.join(run.main.reasons)}")
         if run.summary is None and run.settings:
             said.append(f"{run.name} is not finished")
-        overlap = (run.summary or {}).get("overlap")
-        if overlap:
-            said.append(f"{run.name} was scored on {len(overlap)} tasks that its model was trained on")
+        said += run.overlap_notes
     return said
 
 

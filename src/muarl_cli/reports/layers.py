@@ -12,9 +12,10 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import MuarlError
+from muarl_cli.scoring.findings import Layer, Layered, Verdict
 
-LAYERS = ("outcome", "policy", "communication", "safety", "recovery")
-PASS, FAIL, NA = "pass", "fail", "na"
+LAYERS = tuple(layer.value for layer in Layer)
+PASS, FAIL, NA = (verdict.value for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.NA))
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,9 @@ def judge_run(
 ) -> dict[str, Judged]:
     """Episode id to its layers, for the episodes that were or can be judged; `tasks` maps a task hash to (scenario,
     task)."""
+    from muarl_cli.scoring.layers import judge  # with the rules and their YAML: not on the way to `muarl ls`
+
     known = {key: judged for key, row in verdicts.items() if (judged := from_verdict(row)).layers}
-    judge = _judge()
-    if judge is None:
-        return known
     for episode in episodes:
         if episode.episode_id in known and known[episode.episode_id].complete:
             continue
@@ -74,25 +74,19 @@ def judge_run(
 
 
 def from_verdict(row: Mapping[str, Any]) -> Judged:
-    """A row of `verdicts.jsonl`: `layers` as {layer: verdict} with `findings` beside it, or both inside `layers`. What
-    is not well formed in it is left out."""
-    layers, findings = row.get("layers"), row.get("findings")
-    if isinstance(layers, Mapping) and isinstance(layers.get("verdicts"), Mapping):  # as `Layered.to_json` nests them
-        layers, findings = layers["verdicts"], layers.get("findings", findings)
+    """A row of `verdicts.jsonl`, whose `layers` are `Layered.to_json`. What is not well formed in it is left out."""
+    layers = row.get("layers")
+    layers = layers if isinstance(layers, Mapping) else {}
+    verdicts, findings = layers.get("verdicts"), layers.get("findings")
     return Judged(
-        {name: str(layers[name]) for name in LAYERS if isinstance(layers, Mapping) and name in layers},
+        {name: str(verdicts[name]) for name in LAYERS if isinstance(verdicts, Mapping) and name in verdicts},
         tuple(_finding(f) for f in findings if isinstance(f, Mapping)) if isinstance(findings, list) else (),
     )
 
 
-def from_layered(layered: Any) -> Judged:
-    """What `scoring.layers.judge` returned; a layer fails where any finding fails, passes where one could."""
-    findings = tuple(
-        {"rule": str(f.rule), "layer": str(f.layer), "verdict": str(f.verdict), "at": f.at, "why": str(f.why)}
-        for f in layered.findings
-    )
-    seen = {name: {f["verdict"] for f in findings if f["layer"] == name} for name in LAYERS}
-    return Judged({name: next((v for v in (FAIL, PASS) if v in seen[name]), NA) for name in LAYERS}, findings)
+def from_layered(layered: Layered) -> Judged:
+    """What `scoring.layers.judge` returned, through the form in which it is stored."""
+    return from_verdict({"layers": layered.to_json()})
 
 
 def outcome_class(episode: Episode, judged: Judged) -> str:
@@ -129,18 +123,21 @@ def layer_passes(name: str) -> Callable[[Judged], bool | None]:
     return of
 
 
-def rule_counts(episodes: Iterable[Episode], judged: Mapping[str, Judged]) -> dict[str, dict[str, int]]:
-    """By rule: how many episodes it applied to, and in how many it was broken."""
-    counts: dict[str, dict[str, int]] = {}
+def rule_counts(episodes: Iterable[Episode], judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+    """By rule: its layer, opportunities, failures, and the episodes in which it failed."""
+    counts: dict[str, dict[str, Any]] = {}
     for episode in episodes:
         verdict = judged.get(episode.episode_id)
         if verdict is None or not episode.valid:
             continue
-        broken = set(verdict.broken)
-        for rule, layer in {(str(f["rule"]), str(f["layer"])) for f in verdict.findings if f["verdict"] != NA}:
-            row = counts.setdefault(rule, {"layer": layer, "episodes": 0, "broken": 0})  # type: ignore[dict-item]
-            row["episodes"] += 1
-            row["broken"] += rule in broken
+        for finding in verdict.findings:
+            if finding["verdict"] != NA:
+                empty = {"layer": finding["layer"], "opportunities": 0, "failed": 0, "episodes_failed": 0}
+                row = counts.setdefault(str(finding["rule"]), empty)
+                row["opportunities"] += 1
+                row["failed"] += finding["verdict"] == FAIL
+        for rule in verdict.broken:
+            counts[rule]["episodes_failed"] += 1
     return dict(sorted(counts.items()))
 
 
@@ -153,14 +150,3 @@ def _finding(value: Mapping[str, Any]) -> Mapping[str, Any]:
         "at": at if isinstance(at, int) else None,
         "why": str(value.get("why", "")),
     }
-
-
-def _judge() -> Callable[[Episode, Any, Any], Any] | None:
-    """The layered judge, where this version has one."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    if find_spec("muarl_cli.scoring.layers") is None:
-        return None
-    judge: Callable[[Episode, Any, Any], Any] = import_module("muarl_cli.scoring.layers").judge
-    return judge

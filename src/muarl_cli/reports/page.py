@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from muarl_cli.reports.comparison import compare_runs
+from muarl_cli.reports.comparison import compare_runs, over_all
 from muarl_cli.reports.curves import Chart, bars, learning_curves, legend, svg
 from muarl_cli.reports.figures import visible
+from muarl_cli.reports.layer_tables import NOT_SCORED, guard_tables, layer_shares, run_layers, run_rules
 from muarl_cli.reports.run_tables import (
-    NOT_SCORED,
     ablation_table,
-    layer_shares,
-    layer_table,
+    audit_tables,
     lineage_table,
     named_scores,
-    rule_table,
     run_table,
     user_table,
 )
@@ -66,10 +64,11 @@ def report_sections(runs: Sequence[RunView]) -> list[Section]:
         Section("runs", "Runs", (run_table(runs),)),
         Section("scores", "Scores", _score_tables(played), details=_score_details(played)),
         _layers(played),
+        Section("guard", "Guard at run time", tuple(guard_tables(played))),
         Section("curves", "Learning curves", charts=tuple(learning_curves(runs))),
         Section("ablation", "Ablation", tuple(filter(None, [ablation_table(runs)]))),
         Section("behaviour", "Behaviour", (behaviour_table(named_scores(played)),) if played else ()),
-        Section("users", "Users", (user_table(played),)),
+        Section("users", "Users", (user_table(played), *audit_tables(played))),
         Section("lineage", "Lineage", (lineage_table(runs),)),
     ]
     return [section for section in found if not section.empty]
@@ -109,36 +108,30 @@ def report_json(runs: Sequence[RunView]) -> dict[str, Any]:
     }
 
 
-def write_charts(runs: Sequence[RunView], folder: Any) -> list[str]:
-    """The learning curves and layer bars as SVG files of their own, for papers; their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for number, chart in enumerate(learning_curves(runs), 1):
-        slug = "".join(char if char.isalnum() else "_" for char in chart.title.lower()).strip("_")
-        names.append(f"{number:02d}_{slug}.svg")
-        (folder / names[-1]).write_text(svg(chart, standalone=True) + "\n", encoding="utf-8")
-    for run in runs:
-        if shares := layer_shares(run):
-            names.append(f"layers_{''.join(char if char.isalnum() else '_' for char in run.name)}.svg")
-            (folder / names[-1]).write_text(bars(shares, ("pass", "fail", "na")) + "\n", encoding="utf-8")
-    return names
-
-
 def _score_tables(runs: Sequence[RunView]) -> tuple[Table, ...]:
     if not runs:
         return ()
     scores = named_scores(runs)
-    tables = [comparison_table(scores, title="Scores, with floors and both denominators")]
+    table = comparison_table(scores, title="Scores, with floors and both denominators")
+    first = replace(table, notes=(*table.notes, *(note for run in runs for note in run.overlap_notes)))
+    return (first, *(over_all(compare_runs(before, run)[0]) for before, run in _pairs(runs)))
+
+
+def _pairs(runs: Sequence[RunView]) -> Iterator[tuple[RunView, RunView]]:
+    """Each run with the first one before it that shares a task."""
     for i, run in enumerate(runs):
         mine = run.main.task_means.keys()
         before = next((other for other in runs[:i] if other.main.task_means.keys() & mine), None)
         if before is not None:
-            tables.append(compare_runs(before, run)[0])
-    return tuple(tables)
+            yield before, run
 
 
 def _score_details(runs: Sequence[RunView]) -> tuple[Table, ...]:
     found = []
+    for before, run in _pairs(runs):
+        table, _ = compare_runs(before, run)
+        if over_all(table) != table:
+            found.append(replace(table, title=f"{table.title}, by domain"))
     for run in runs:
         tables = [pass_table(run.main), ends_table(run.main)]
         tables += [family_table(run.main)] if run.main.families else []
@@ -153,7 +146,11 @@ def _layers(runs: Sequence[RunView]) -> Section:
     parts = ("pass", "fail", "na")
     pictures = [bars([(f"{run.name}: {name}", part) for name, part in layer_shares(run)], parts) for run in judged]
     say = "Of the valid episodes, the share that passes (green), fails (red), or where it does not apply (grey)."
-    return Section("layers", "Layers", (layer_table(runs), rule_table(judged)), say, pictures=tuple(pictures))
+    rules = run_rules(judged)
+    broken = tuple(row for row in rules.rows if row["failed"])
+    kept = f"{len(rules.rows) - len(broken)} more were never broken; all are in the table below"
+    tables = (run_layers(runs), replace(rules, title="Broken rules", rows=broken, notes=(kept,)))
+    return Section("layers", "Layers", tables, say, details=(rules,), pictures=tuple(pictures))
 
 
 def _shown(section: Section) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tables over whole runs: layers, rules, spend, lineage, users, settings that differ.
+"""Tables over whole runs: spend, lineage, users, settings that differ.
 
 Invariant: like all tables they hold raw values; the terminal, the JSON and the page write the same cells.
 """
@@ -11,13 +11,13 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.records.run import settings_diff
-from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, outcome_class, rule_counts
-from muarl_cli.reports.measures import layer_measures, safety_bound
+from muarl_cli.reports.layers import Judged, outcome_class
 from muarl_cli.reports.run_view import RunView
 from muarl_cli.reports.tables import Column, Style, Table
 from muarl_cli.scoring.summary import ScoreSummary
 
-NOT_SCORED = "layers: not scored"
+COLUMNS = 6
+"""groups of users side by side"""
 
 
 def named_scores(runs: Sequence[RunView]) -> dict[str, ScoreSummary]:
@@ -36,72 +36,6 @@ def named_scores(runs: Sequence[RunView]) -> dict[str, ScoreSummary]:
                 del found[key]
             found[name] = first
     return found
-
-
-def layer_table(runs: Sequence[RunView]) -> Table:
-    """One row a run (and a floor): clean and corrupt success, each layer's pass rate, safety events."""
-    columns = (
-        Column("name", "agent"),
-        Column("clean_success", "clean success", Style.INTERVAL),
-        Column("corrupt_success", "corrupt success", Style.INTERVAL),
-        *(Column(name, name, Style.INTERVAL) for name in LAYERS),
-        Column("safety_events", "safety events", Style.COUNT),
-        Column("safety_bound", "at most (95 %)", Style.PERCENT),
-    )
-    floors: dict[str, list[dict[str, Any]]] = {}
-    own = []
-    for run in runs:
-        for name, episodes in run.floors.items():
-            floors.setdefault(name, []).append({"name": f"{name} of {run.name}", **_layer_cells(run, episodes)})
-        if run.own:
-            own.append({"name": run.name, **_layer_cells(run, run.own)})
-    rows = []
-    for name, found in floors.items():  # floors of the same tasks are the same: shown once
-        same = all({**row, "name": ""} == {**found[0], "name": ""} for row in found)
-        rows += [{**found[0], "name": name}] if same else found
-    notes = [f"{row['name']}: {NOT_SCORED}" for row in own if row["clean_success"] is None]
-    rows = [{**row, "name": str(row["name"]).replace("_", " ")} for row in rows] + own
-    return Table("Layers", columns, tuple(rows), tuple(notes))
-
-
-def _layer_cells(run: RunView, episodes: Sequence[Episode]) -> dict[str, Any]:
-    found = {m.name: m for m in layer_measures(run, episodes)}
-    events = found.pop("safety_events").value
-    return {name: measure.interval for name, measure in found.items()} | {
-        "safety_events": None if events is None else int(events),
-        "safety_bound": safety_bound(episodes, run.judged),
-    }
-
-
-def layer_shares(run: RunView) -> list[tuple[str, dict[str, float]]]:
-    """Of the valid episodes of a run, the shares that pass, fail, or that a layer does not apply to; by layer."""
-    known = [run.judged[e.episode_id] for e in run.own if e.valid and e.episode_id in run.judged]
-    found = []
-    for name in LAYERS:
-        verdicts = Counter(j.layers[name] for j in known if name in j.layers)
-        total = sum(verdicts.values())
-        if total:
-            found.append((name, {part: verdicts[part] / total for part in (PASS, FAIL, NA)}))
-    return found
-
-
-def rule_table(runs: Sequence[RunView]) -> Table:
-    """Every rule that applied somewhere: in how many episodes, and in how many it was broken."""
-    columns = (
-        Column("run", "run"),
-        Column("rule", "rule"),
-        Column("layer", "layer"),
-        Column("episodes", "applied in", Style.COUNT),
-        Column("broken", "broken in", Style.COUNT),
-        Column("share", "share", Style.PERCENT),
-    )
-    rows: list[Mapping[str, Any]] = []
-    for run in runs:
-        for rule, counts in rule_counts(run.own, run.judged).items():
-            share = counts["broken"] / counts["episodes"]
-            rows.append({"run": run.name, "rule": rule, **counts, "share": share})
-    rows.sort(key=lambda row: (-row["broken"], row["run"], row["rule"]))
-    return Table("Rules", columns, tuple(rows))
 
 
 def run_table(runs: Sequence[RunView]) -> Table:
@@ -168,6 +102,31 @@ def user_table(runs: Sequence[RunView]) -> Table:
                 }
             )
     return Table("Users", columns, tuple(rows))
+
+
+def audit_tables(runs: Sequence[RunView]) -> list[Table]:
+    """The user audit S1 to S17 (`users.audit`): a column a run, back-end and persona, at most six a table."""
+    from muarl_cli.users.audit import METRICS, audit
+    from muarl_cli.users.audit_report import value_text
+
+    groups = [(run.name, group) for run in runs for group in audit(run.own).groups]
+    found = []
+    for start in range(0, len(groups), COLUMNS):
+        part = {f"g{i}": group for i, group in enumerate(groups[start : start + COLUMNS])}
+        names = {key: " ".join(filter(None, (f"{run}:", g.backend, g.persona))) for key, (run, g) in part.items()}
+        columns = (Column("id", "id"), Column("metric", "metric"), *(Column(key, names[key]) for key in part))
+        rows = tuple(
+            {
+                "id": metric.id,
+                "metric": metric.name,
+                **{key: value_text(group[metric.id]) for key, (_, group) in part.items()},
+            }
+            for metric in METRICS
+            if any(group[metric.id].value is not None for _, group in part.values())
+        )
+        failed = [f"{names[key]}: {', '.join(g.failed)} miss their gates" for key, (_, g) in part.items() if g.failed]
+        found.append(Table("User audit", columns, rows, tuple(failed)))
+    return found
 
 
 def ablation_table(runs: Sequence[RunView]) -> Table | None:

@@ -83,6 +83,12 @@ class RunView:
         return int(self.settings.get("seed", SEED))
 
     @property
+    def overlap_notes(self) -> tuple[str, ...]:
+        """What stands beside the score of a run that was allowed to evaluate what its model was trained on."""
+        overlap = (self.summary or {}).get("overlap")
+        return (f"{self.name} was scored on {len(overlap)} tasks that its model was trained on",) if overlap else ()
+
+    @property
     def agent(self) -> str:
         """How the stage names its own agent in `summary.json`."""
         kind = str(self.settings.get("agent", "policy"))

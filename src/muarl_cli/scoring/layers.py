@@ -14,8 +14,8 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.scoring import communication, recovery, rules, safety
-from muarl_cli.scoring.confirm import confirm
+from muarl_cli.scoring import communication, misunderstanding, recovery, rules, safety
+from muarl_cli.scoring.confirm import confirm, unapproved
 from muarl_cli.scoring.findings import Finding, Layer, Layered, Verdict
 from muarl_cli.scoring.rules import Case, Rule, Rulebook, rulebook
 from muarl_cli.scoring.trace import read
@@ -26,6 +26,7 @@ __all__ = ["KINDS", "Finding", "Layer", "Layered", "Verdict", "book_of", "judge"
 KINDS: Mapping[str, Callable[[Rule, Case], list[Finding]]] = {
     "prereq": rules.prereq,
     "confirm": confirm,
+    "unapproved": unapproved,
     "format": rules.form,
     "transfer": rules.transfer,
     "forbidden": rules.forbidden,
@@ -33,9 +34,13 @@ KINDS: Mapping[str, Callable[[Rule, Case], list[Finding]]] = {
     "must_say": communication.must_say,
     "communicate": communication.communicate,
     "owner": safety.owner,
+    "disclosure": safety.disclosure,
+    "grant": safety.grant,
     "claim": communication.claim,
     "planted": safety.planted,
     "goal_shift": recovery.goal_shift,
+    "clarify": misunderstanding.clarify,
+    "correction": misunderstanding.correction,
     "tool_error": recovery.tool_error,
     "fault": recovery.fault,
     "repeat": recovery.repeat,

@@ -43,7 +43,11 @@ def goal_shift(rule: Rule, case: Case) -> list[Finding]:
             broken = f"the new {goal.change.slot} was never carried out"
         else:
             broken = ""
-        fine = f"acknowledged {_acknowledged(case, shift.at, goal.change.value)}"
+        fine = (
+            ""
+            if broken
+            else f"acknowledged {_acknowledged(case, shift.at, goal.change.value)}, {_used(case, shift.at, new)}"
+        )
         found.append(rule.judged(Layer.RECOVERY, broken, shift.at, fine))
     return found or rule.na(Layer.RECOVERY)
 
@@ -53,6 +57,12 @@ def _acknowledged(case: Case, at: int, value: object) -> str:
     lines = case.trace.agent_between(at, case.trace.length)
     place = next((n for n, line in enumerate(lines, 1) if said(value, line.text)), 0)
     return f"in agent message {place} after it" if place else "by no agent message"
+
+
+def _used(case: Case, at: int, key: str) -> str:
+    """After how many calls the new value was first written."""
+    after = [step for step in case.trace.steps if step.at > at]
+    return f"carried out by call {next(n for n, step in enumerate(after, 1) if step.effective and step.key == key)}"
 
 
 def tool_error(rule: Rule, case: Case) -> list[Finding]:

@@ -24,6 +24,7 @@ from muarl_cli.scoring.layer_summary import Judged, summarise_layers
 from muarl_cli.scoring.layers import book_of, judge_by
 from muarl_cli.scoring.rules import Rulebook, shipped_rules
 from muarl_cli.worlds.scenario import Task
+from muarl_cli.worlds.task_file import read_tasks
 
 LAYERS_NAME = "layers.json"
 RESAMPLES = 10_000
@@ -31,9 +32,11 @@ SEED = 1
 
 
 class Judge:
-    """Judges episodes of any scenario; scenarios and their tasks are opened once."""
+    """Judges episodes of any scenario; scenarios and their tasks are opened once. `beside`: tasks that lie with the log
+    (see `worlds.task_file`), for those that no scenario holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Mapping[str, Task] | None = None) -> None:
+        self._beside = dict(beside or {})
         self._books: dict[str, tuple[Rulebook, Any]] = {}
         self._tasks: dict[tuple[str, str], dict[str, Task]] = {}
         self.without_task = 0
@@ -59,8 +62,8 @@ class Judge:
         return self._books[name]
 
     def _task(self, episode: Episode, scenario: Any) -> Task | None:
-        if scenario is None:
-            return None
+        if scenario is None or episode.task_hash in self._beside:
+            return self._beside.get(episode.task_hash)
         place = (episode.scenario, episode.split)
         if place not in self._tasks:
             known = scenario.splits()
@@ -86,7 +89,7 @@ def rescore(log: Path, *, write: bool = True, resamples: int = RESAMPLES, seed: 
     Raises `MuarlError` where there is no log, or a valid episode has no reward or gold.
     """
     folder = log if log.is_dir() else log.parent
-    judge = Judge()
+    judge = Judge(read_tasks(folder))
     judged: dict[str, list[Judged]] = {}
     verdicts: dict[str, dict[str, Any]] = read_verdicts(folder) if write else {}
     for episode in iter_episodes(log):

@@ -87,6 +87,7 @@ class Case:
 KNOWN: Mapping[str, frozenset[str]] = {
     "prereq": frozenset({"reads"}),
     "confirm": frozenset({"without", "slots", "only"}),
+    "unapproved": frozenset({"without", "slots", "only"}),
     "format": frozenset(),
     "transfer": frozenset({"tool", "names", "summary"}),
     "forbidden": frozenset({"tools"}),
@@ -94,9 +95,13 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "must_say": frozenset({"when", "values", "any_of"}),
     "communicate": frozenset(),
     "owner": frozenset({"argument", "identified_by", "field"}),
-    "claim": frozenset({"any_of", "values"}),
+    "disclosure": frozenset({"argument", "identified_by", "field", "masked"}),
+    "grant": frozenset({"tools", "most", "per", "asked", "said"}),
+    "claim": frozenset({"any_of"}),
     "planted": frozenset(),
     "goal_shift": frozenset(),
+    "clarify": frozenset(),
+    "correction": frozenset(),
     "tool_error": frozenset(),
     "fault": frozenset({"trouble"}),
     "repeat": frozenset(),
@@ -135,9 +140,13 @@ def rulebook(scenario: Any) -> Rulebook:
     )
 
 
+SAME_DESKS: Mapping[str, str] = {"tau1": "tau2"}
+"""benchmarks whose domains have the policies, and so the rules, of another's"""
+
+
 def shipped_rules(source: str, name: str) -> tuple[Rule, ...]:
     """The rules this package ships for somebody else's domain; none where there are none."""
-    file = resources.files("muarl_cli.benchmarks") / "rules" / f"{source}_{name}.yaml"
+    file = resources.files("muarl_cli.benchmarks") / "rules" / f"{SAME_DESKS.get(source, source)}_{name}.yaml"
     if not file.is_file():
         return ()
     return parse_rules(yaml.safe_load(file.read_text(encoding="utf-8"))["rules"], file.name)

@@ -115,6 +115,11 @@ class ScoreSummary:
             "write_tasks_only": self.write_tasks.mean if self.write_tasks else None,
         }
 
+    @property
+    def complete(self) -> bool:
+        """Whether every planned episode is there and valid."""
+        return self.done >= self.planned and self.valid == self.done
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: numbers, strings, null; no NaN."""
         return {
@@ -216,6 +221,23 @@ def summarise(
         behaviour=behaviour,
         tasks=tasks,
     )
+
+
+def by_user(episodes: Iterable[Episode], *, resamples: int, seed: int) -> dict[str, Any]:
+    """The score against each user back-end (back-end and model) that took part, under both denominators, and the
+    spread: the highest mean minus the lowest. With one back-end the spread is not known (None), not zero."""
+    groups: dict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        groups[" ".join(str(episode.user[k]) for k in ("backend", "model") if episode.user.get(k))].append(episode)
+    scores = {name: summarise(groups[name], resamples=resamples, seed=seed) for name in sorted(groups)}
+    means = [score.score.mean for score in scores.values() if score.score]
+    return {
+        "spread": max(means) - min(means) if len(means) > 1 else None,
+        "scores": {
+            name: {"score": _json(score.score), "score_faults_failed": _json(score.score_faults_failed)}
+            for name, score in scores.items()
+        },
+    }
 
 
 def compare(before: ScoreSummary, after: ScoreSummary, *, resamples: int, seed: int) -> Comparison:

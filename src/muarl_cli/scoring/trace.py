@@ -13,6 +13,7 @@ from typing import Any
 
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass, Write
 from muarl_cli.hashing import canonical_json
+from muarl_cli.worlds.memory import leaves as leaves
 
 INJECT, GUARD = "inject:", "guard:"
 """tags on an answer: a fault that was injected on purpose; a write that was refused at run time by a rule"""
@@ -110,15 +111,6 @@ def read(events: Sequence[Event]) -> Trace:
                 event.i, bool(call.ok), event.text, call.writes, event.tags,
             )  # fmt: skip
     return Trace(tuple(steps), tuple(agent), tuple(user), tuple(beside), len(events))
-
-
-def leaves(value: Any) -> list[Any]:
-    """The values inside nested objects and lists, in order."""
-    if isinstance(value, Mapping):
-        return [leaf for item in value.values() for leaf in leaves(item)]
-    if isinstance(value, (list, tuple)):
-        return [leaf for item in value for leaf in leaves(item)]
-    return [value]
 
 
 def at_path(arguments: Mapping[str, Any], path: str) -> Any:

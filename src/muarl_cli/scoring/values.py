@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-_NUMBER = re.compile(r"(?<![\w.#@-])\$?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?![\w@])")
+_NUMBER = re.compile(r"(?<![\w.#@-])\$?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?=(?:[kmgt]b|kg|km|cm|mm)?(?![\w@]))")
 _NAMES = "zero one two three four five six seven eight nine ten eleven twelve"
 _WORDS = {word: float(n) for n, word in enumerate(_NAMES.split(" "))}
 _WORD_NUMBER = re.compile(r"\b(" + "|".join(_WORDS) + r")\b")

@@ -14,6 +14,8 @@ from muarl_cli.errors import ExitCode, MuarlError
 SOURCES = ("builtin", "mcp", "tau1", "tau2", "bfcl", "acebench")
 """named sources of tasks; any other source is the path of a domain folder"""
 BENCHMARKS = ("tau1", "tau2", "bfcl", "acebench")
+WRITTEN_USERS = ("bfcl",)
+"""benchmarks whose user is part of the data: no model words it"""
 SCRIPTED_AGENTS = ("oracle", "careful", "hasty", "do-nothing", "transfer-only", "gold-replay")
 USER_BACKENDS = ("scripted", "llm", "hf", "replay", "human")
 HUMAN = "human"

@@ -83,6 +83,8 @@ class User(Group):
     """sampling temperature of an llm or hf user"""
     max_tokens: Count
     """tokens a user turn of an llm or hf user"""
+    timeout: Positive
+    """seconds to wait for one reply of an llm user, before it is asked for again"""
     personas: dict[str, dict[str, NotNegative]]
     """weights of persona axes for users that a model words, as {verbosity: {terse: 0.3, standard: 0.7}}; {} = none"""
     cassette: str
@@ -129,6 +131,26 @@ class Limits(Group):
     """wall-clock seconds; 0 = no limit"""
 
 
+class Checkouts(Group):
+    """Where benchmarks lie that are no packages."""
+
+    tau1_root: str
+    """checkout of sierra-research/tau-bench; empty = MUARL_TAU1_ROOT"""
+    tau2_root: str
+    """checkout of sierra-research/tau2-bench, used instead of the package; empty = MUARL_TAU2_ROOT, else the package"""
+    tau2_python: str
+    """interpreter that runs the TAU2 checkout; empty = MUARL_TAU2_PYTHON, else this one"""
+
+
+class Judge(Group):
+    """Who judges what a task asserts in words."""
+
+    model: str
+    """a model behind an OpenAI-compatible address; empty = nobody, and those assertions are reported as null"""
+    base_url: str
+    """address of the judge; empty = OPENAI_BASE_URL, else the vendor's own"""
+
+
 class Price(Group):
     """What a model costs, in USD per million tokens."""
 
@@ -155,6 +177,26 @@ class Teacher(Group):
     def _known(cls, value: str) -> str:
         parse_mixture(value, SCRIPTED_AGENTS, "agent")
         return value
+
+
+class ToolModel(Group):
+    """The model that plays the tools where they are simulated."""
+
+    model: str
+    """a model behind an OpenAI-compatible address"""
+    base_url: str
+    """its address; empty = OPENAI_BASE_URL, else the vendor's own"""
+    temperature: Annotated[float, Field(ge=0, le=1)]
+    """sampling temperature of its first try; further tries are warmer"""
+
+
+class Judges(Group):
+    """Models that vote on what the filters let pass."""
+
+    models: Names
+    """models of the committee, behind one address; empty = no committee. More than half must accept"""
+    base_url: str
+    """OpenAI-compatible address of the judges; empty = OPENAI_BASE_URL, else the vendor's own"""
 
 
 class Tiny(Group):

@@ -7,15 +7,19 @@ test compares the two. The docstring under a field is its help text and its desc
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
 from muarl_cli.settings.groups import (
+    Checkouts,
     Count,
     CountOrNone,
     Group,
+    Judge,
+    Judges,
     Limits,
     Lora,
     Names,
@@ -28,6 +32,7 @@ from muarl_cli.settings.groups import (
     TaskRefs,
     Teacher,
     Tiny,
+    ToolModel,
     User,
 )
 
@@ -39,6 +44,7 @@ Schedule = Literal["constant", "cosine", "linear"]
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+Outputs = Literal["check", "drop"]
 POLICY = "policy"
 
 
@@ -62,6 +68,8 @@ class StageSettings(Group):
 
     seed: Seed
     """seed of everything random in this stage"""
+    mcp_servers: Names
+    """files of MCP servers that are then known as mcp:NAME, beside those of the package"""
 
 
 class Conversations(StageSettings):
@@ -87,10 +95,30 @@ class SynthColdstart(Conversations):
     split: str
     """the split whose tasks are demonstrated"""
     teacher: Teacher
-    accept: Literal["outcome", "all"]
-    """what is verified before a trajectory is accepted: outcome = reward 1; all = every valid one, failures included"""
+    accept: Literal["verified", "outcome", "all"]
+    """what is accepted: verified = what passes every filter; outcome = reward 1; all = every valid one, failures too"""
+    order: Literal["coverage", "file"]
+    """which tasks come first: coverage = those that need a tool or a pair of them not seen yet; file = as they are"""
+    max_message_words: Count
+    """words of one message of the agent, for verified ones"""
+    max_similarity: Annotated[float, Field(gt=0.6, le=1)]
+    """verified: refused where this share of its word triples is that of an accepted one; 1 = the very same words"""
+    judges: Judges
+    queries: Literal["template", "written"]
+    """where tasks come from: the scenario's generator, or the teacher model, which writes queries and personas"""
+    tools: Literal["executable", "simulated"]
+    """who answers tool calls: the tools, or a model that plays them from a small database"""
+    tool: ToolModel
     max_attempts: Annotated[float, Field(ge=1)]
     """conversations held at most, as a multiple of count, before giving up"""
+
+    @model_validator(mode="after")
+    def _played(self) -> Self:
+        if (self.tools == "simulated") != bool(self.tool.model):
+            raise ValueError("tools=simulated needs tool.model, and only then has it a use")
+        if self.queries == "written" and not (self.teacher.model and self.user.backend in ("llm", "hf")):
+            raise ValueError("queries=written needs teacher.model to write them and an llm or hf user to play them")
+        return self
 
     @field_validator("scenarios")
     @classmethod
@@ -182,6 +210,9 @@ class Played(Conversations):
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    checkouts: Checkouts
+    engines: Names
+    """addresses of vLLM servers that draw the policy's turns, token by token; empty = this process does"""
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -213,6 +244,16 @@ class Served(Played):
         if value not in (POLICY, HUMAN):
             parse_mixture(value, (POLICY, HUMAN, *SCRIPTED_AGENTS), "agent")
         return value
+
+    @property
+    def from_folder(self) -> bool:
+        """Whether the agent is a model whose folder is here, wherever its turns are drawn."""
+        return self.agent == POLICY and Path(self.model).is_dir()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a model in this process draws the agent's turns."""
+        return self.from_folder and not self.engines
 
 
 class Rollout(Served):
@@ -277,6 +318,8 @@ class RlTrain(Played):
     """tokens that go through the model at once; does not change the result"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
+    outputs: Outputs
+    """what a benchmark's task wants said: drop = no part of the reward, check = part of it"""
     refill_rounds: CountOrNone
     """how often groups that taught nothing are replaced within a step"""
     retry_faults: CountOrNone
@@ -322,12 +365,17 @@ class Eval(Served):
     """domains of the benchmark; empty = those of the paper"""
     split: str
     """split of the benchmark; empty = its leaderboard set"""
+    acebench_dir: str
+    """checkout of ACEBench; empty = MUARL_ACEBENCH_DIR"""
     trials: Count
     """independent runs a task"""
     floors: bool
     """run the do-nothing and the transfer-only agent beside it"""
     bootstrap: Annotated[int, Field(ge=100)]
     """resamples of the bootstrap intervals"""
+    outputs: Outputs
+    """what a benchmark's task wants said: check = part of the score, drop = no part of it"""
+    judge: Judge
     allow_overlap: bool
     """score in spite of tasks the checkpoint was trained on; the overlap is then printed beside the score"""
 
@@ -347,10 +395,16 @@ FREE_KEYS = frozenset(
         "user.base_url",
         "user.cassette",
         "teacher.base_url",
+        "judges.base_url",
+        "tool.base_url",
         "base_url",
+        "acebench_dir",
+        "engines",
         "stop_after_seconds",
         "keep",
         "save_every",
+        "checkouts.tau1_root",
+        "checkouts.tau2_python",
     }
 )
 """settings that say how a run is done, not what it is: they may differ when it is resumed and leave its hash alone"""

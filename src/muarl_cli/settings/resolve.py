@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.settings.grammar import AUTO, BENCHMARKS, nearest, split_override, unknown_key
+from muarl_cli.settings.grammar import AUTO, BENCHMARKS, WRITTEN_USERS, nearest, split_override, unknown_key
 from muarl_cli.settings.models import FREE_KEYS, MODELS, POLICY, Stage, StageSettings
 from muarl_cli.settings.pages import STAGE_NAMES, flatten, groups, leaves, page, profile, unflatten
 from muarl_cli.settings.yamlio import dump, load_file, load_text, refuse_secrets
@@ -179,7 +179,8 @@ def _auto_user(values: Mapping[str, Any]) -> tuple[str, str]:
     """A policy on a benchmark talks to a model, as the benchmark has it; everything else runs offline."""
     tasks = values.get("tasks") or []
     texts = tasks.split(",") if isinstance(tasks, str) else [str(task) for task in tasks]
-    official = bool(values.get("bench")) or any(text.strip().split(":")[0] in BENCHMARKS for text in texts)
+    sources = {str(values["bench"])} if values.get("bench") else {text.strip().split(":")[0] for text in texts}
+    official = sources & set(BENCHMARKS) - set(WRITTEN_USERS)
     if official and POLICY in str(values.get("agent", POLICY)):
         return "llm", "auto: a policy on a benchmark"
     return "scripted", "auto: nothing asks for a model"

@@ -116,13 +116,13 @@ class ChatFormat:
         own = Owner.TEMPLATE
         spans = [_Span(f"{START}system\n", own, True)]
         if self.rendering is Rendering.COMPACT:
-            lines = [stage.compact, *(compact_tool(tool) for tool in stage.tools)]
+            lines = [stage.compact, *(compact_tool(tool) for tool in stage.offered)]
             spans.append(_Span("\n".join(lines), own))
         else:
             spans.append(_Span(stage.policy, own))
-            if stage.tools:
+            if stage.offered:
                 spans.append(_Span(("\n\n" if stage.policy else "") + _TOOLS_HEAD, own, True))
-                schemas = (json.dumps(tool.openai(), ensure_ascii=False) for tool in stage.tools)
+                schemas = (json.dumps(tool.openai(), ensure_ascii=False) for tool in stage.offered)
                 spans.append(_Span("".join(f"\n{schema}" for schema in schemas), own))
                 spans.append(_Span(_TOOLS_TAIL, own, True))
         return self._pieces([*spans, _Span(f"{END}\n", own, True)])

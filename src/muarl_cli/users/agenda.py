@@ -67,11 +67,20 @@ class AgendaUser:
             self.at = 0
             return self.language.phrase("hello", self.rng) + self._open(), None, ()
         goal = self.goals[self.at]
-        slots, values = self.language.intents[goal.intent].slots, (goal.slots, goal.final)
+        slots = self.language.intents[goal.intent].slots
+        values = (goal.slots, goal.final) if goal.change else (goal.slots,)
         act, asked = hear(heard, slots, self._patterns, values, self.consented or self.wrote)
         if self.wrote and act in (Act.MORE, Act.BYE, Act.WAIT, Act.UNCLEAR):
             act = Act.REPORT  # something was written and the agent moves on: that is a report, however it is worded
+        if self._answered(goal, act, heard):
+            act = Act.REPORT
         return self._react(goal, act, asked, heard)
+
+    def _answered(self, goal: Goal, act: Act, heard: str) -> bool:
+        """Whether a user who only asks was told, in words that are for nothing else."""
+        if not self.language.intents[goal.intent].asks or act in (Act.ASK, Act.REFUSAL, Act.TRANSFER):
+            return False
+        return said(goal.slots["answer"], heard)
 
     def _react(self, goal: Goal, act: Act, asked: Sequence[str], heard: str) -> Answer:
         """The answer to an act of the agent; `asked` are the slots it asks for."""

@@ -18,6 +18,7 @@ from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.events import Actor, Kind
 from muarl_cli.users import checks, style
+from muarl_cli.users.blame import AtFault, Blame
 from muarl_cli.users.checks import Score
 from muarl_cli.users.dialogue import Dialogue
 from muarl_cli.users.facts import FactBook
@@ -67,10 +68,10 @@ METRICS = (
     Metric("S16", "back-end spread", None, None),
     Metric("S17", "fault share", 0.01, 0.05),
 )
-_UNJUDGED = {
-    "S16": "needs two logs with other users: muarl users compare A B",
-    "S17": "needs a judge or a person who finds the first decisive error",
-}
+_TWO_LOGS = "needs two logs with other users: muarl users compare A B"
+_NO_JUDGE = "needs a judge who finds the first decisive error: --judge-model, --judge-base-url"
+UNREAD = 0.1
+"""share of a judge's answers that may be unreadable; with more there is no value"""
 _EPISODE_CHECKS = {
     "S1": checks.ungrounded,
     "S2": checks.unknown_given,
@@ -174,8 +175,10 @@ class GroupAudit:
 
 
 class _Group:
-    def __init__(self, backend: str, persona: str, book: FactBook) -> None:
-        self.backend, self.persona, self.book = backend, persona, book
+    def __init__(self, backend: str, persona: str, book: FactBook, judged: Mapping[str, Blame] | None = None) -> None:
+        self.backend, self.persona, self.book, self.judged = backend, persona, book, judged
+        self.unread = 0
+        """failures that the judge gave no readable answer about"""
         self.episodes = self.faults = 0
         self.sums: dict[str, _Sum] = defaultdict(_Sum)
         self.no_facts = ""
@@ -186,6 +189,7 @@ class _Group:
     def add(self, episode: Episode) -> None:
         self.episodes += 1
         self.faults += episode.end.reason is EndReason.USER_FAULT
+        self._take_blame(episode)
         texts = [e.text for e in episode.events if e.actor is Actor.USER and e.kind is Kind.SAY]
         self._style(episode, texts)
         facts = self.book.of(episode)
@@ -203,6 +207,16 @@ class _Group:
         self._check(episode, Dialogue(episode, facts))
         if self.backend == SCRIPTED and not self.persona:
             self._put("S15", checks.replays(episode, facts, self.book.scenario(episode)), episode)
+
+    def _take_blame(self, episode: Episode) -> None:
+        blame = (self.judged or {}).get(episode.episode_id)
+        if blame is None:
+            return
+        if blame.at_fault is AtFault.UNREAD:
+            self.unread += 1
+            return
+        what = f"event {blame.event}: {blame.error}" if blame.at_fault is AtFault.USER else ""
+        self._put("S17", Score(float(blame.at_fault is AtFault.USER), 1.0, what), episode)
 
     def _check(self, episode: Episode, dialogue: Dialogue | None) -> None:
         for metric, check in _EPISODE_CHECKS.items():
@@ -232,8 +246,10 @@ class _Group:
         rows = []
         for metric in METRICS:
             gate = metric.gate(self.backend)
-            if metric.id in _UNJUDGED:
-                rows.append(Result(metric, None, 0, gate, _UNJUDGED[metric.id]))
+            if metric.id == "S16":
+                rows.append(Result(metric, None, 0, gate, _TWO_LOGS))
+            elif metric.id == "S17":
+                rows.append(self._fault_share(metric, gate))
             elif metric.id in direct:
                 value, n = direct[metric.id]
                 reason = (
@@ -247,6 +263,18 @@ class _Group:
             else:
                 rows.append(self._result(metric, self.sums[metric.id], gate))
         return GroupAudit(self.backend, self.persona, self.episodes, self.faults, tuple(rows))
+
+    def _fault_share(self, metric: Metric, gate: float | None) -> Result:
+        """The share of the judged failures that the user decided."""
+        if self.judged is None:
+            return Result(metric, None, 0, gate, _NO_JUDGE)
+        total, unread = self.sums[metric.id], self.unread
+        asked = total.whole + unread
+        if not asked:
+            return Result(metric, None, 0, gate, "no episode failed")
+        if unread > UNREAD * asked:
+            return Result(metric, None, 0, gate, f"{unread:g} of {asked:g} answers of the judge cannot be read")
+        return Result(metric, total.value(), total.whole, gate, "", tuple(total.examples))
 
     def _result(self, metric: Metric, total: _Sum, gate: float | None) -> Result:
         value = total.value()
@@ -281,14 +309,15 @@ class Audit:
         return {"passed": not self.failed, "failed": self.failed, "groups": [group.to_json() for group in self.groups]}
 
 
-def audit(episodes: Iterable[Episode]) -> Audit:
-    """Measure the users of a log. Facts are looked up in the scenarios the log names; the episodes are read once."""
+def audit(episodes: Iterable[Episode], judged: Mapping[str, Blame] | None = None) -> Audit:
+    """Measure the users of a log. Facts are looked up in the scenarios the log names; the episodes are read once.
+    `judged`: what a judge said about the failed ones, for S17."""
     book = FactBook()
     groups: dict[tuple[str, str], _Group] = {}
     for episode in episodes:
         key = (str(episode.user.get("backend", "")), persona_text(episode.user.get("persona")))
         if key not in groups:
-            groups[key] = _Group(*key, book)
+            groups[key] = _Group(*key, book, judged)
         groups[key].add(episode)
     return Audit(tuple(groups[key].results() for key in sorted(groups)))
 

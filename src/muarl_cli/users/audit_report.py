@@ -5,11 +5,13 @@ Invariant: all three forms (terminal, JSON, HTML) are made from the same results
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from muarl_cli.reports.figures import NOTHING, decimal, percent, plain
 from muarl_cli.reports.tables import Column, Style, Table
 from muarl_cli.users.audit import Audit, GroupAudit, Metric, Result
+from muarl_cli.users.likeness import Likeness
 from muarl_cli.users.spread import Spread
 
 _COLUMNS = (
@@ -63,8 +65,17 @@ def _figure(value: float, metric: Metric) -> str:
     return percent(value) if metric.share else decimal(value)
 
 
+def _figure_or_nothing(value: float | None, metric: Metric) -> str:
+    return NOTHING if value is None else _figure(value, metric)
+
+
 def _value(result: Result) -> str:
-    return NOTHING if result.value is None else _figure(result.value, result.metric)
+    return _figure_or_nothing(result.value, result.metric)
+
+
+def value_text(result: Result) -> str:
+    """The value of a metric with a mark where its gate fails."""
+    return _value(result) + (" (fails)" if result.passed is False else "")
 
 
 def _gate(result: Result) -> str:
@@ -75,6 +86,32 @@ def _gate(result: Result) -> str:
 
 def _verdict(result: Result) -> str:
     return {True: "yes", False: "NO", None: NOTHING}[result.passed]
+
+
+def likeness_tables(found: Sequence[Likeness]) -> list[Table]:
+    """A table for each simulated group, with the people beside it."""
+    columns = (
+        Column("id", "id"),
+        Column("name", "metric"),
+        Column("simulated", "simulated"),
+        Column("people", "people"),
+        Column("difference", "difference"),
+    )
+    tables = []
+    for one in found:
+        rows = tuple(
+            {
+                "id": pair.metric.id,
+                "name": pair.metric.name,
+                "simulated": _figure_or_nothing(pair.simulated, pair.metric),
+                "people": _figure_or_nothing(pair.people, pair.metric),
+                "difference": NOTHING if pair.difference is None else f"{pair.difference:+.3f}",
+            }
+            for pair in one.pairs
+        )
+        notes = (f"{one.group.episodes} simulated conversations, {one.people.episodes} of people",)
+        tables.append(Table(f"User {one.group.backend} against people", columns, rows, notes))
+    return tables
 
 
 def spread_table(spread: Spread) -> Table:
@@ -98,14 +135,23 @@ def spread_table(spread: Spread) -> Table:
     )
     notes = [f"spread {percent(spread.spread)} over {spread.tasks} tasks, {spread.episodes} paired episodes a user"]
     notes += [
-        f"{second} − {first}: {decimal(d.mean, 3)} [{decimal(d.low, 3)}, {decimal(d.high, 3)}], p {decimal(d.p, 3)}"
+        f"{second} − {first}: {decimal(d.mean, 3)} [{decimal(d.low, 3)}, {decimal(d.high, 3)}], p (Holm) "
+        f"{decimal(spread.corrected[first, second], 3)}"
         for (first, second), d in spread.differences.items()
     ]
     return Table("Back-end spread (S16)", columns, rows, (*notes, *spread.warnings))
 
 
-def html(audit: Audit, source: str) -> str:
-    """The audit as one page, without anything to fetch."""
+def _plain_html(table: Table) -> str:
+    heads = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in table.texts())
+    notes = "<br>".join(escape(plain(note)) for note in table.notes)
+    title = escape(plain(table.title))
+    return f"<h2>{title}</h2><table><tr>{heads}</tr>{rows}</table><small>{notes}</small>"
+
+
+def html(audit: Audit, source: str, beside: Sequence[Likeness] = ()) -> str:
+    """The audit as one page, without anything to fetch; `beside` it, the comparison with people."""
     verdict = f"{len(audit.failed)} gates fail" if audit.failed else "all gates hold"
     parts = [f"<h1>User audit</h1><p>{escape(plain(source))}: {verdict}</p>"]
     for group, table in zip(audit.groups, tables(audit), strict=True):
@@ -116,5 +162,6 @@ def html(audit: Audit, source: str) -> str:
             kind = {True: "held", False: "failed", None: ""}[result.passed]
             parts.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
         parts.append("</table><small>" + "<br>".join(escape(plain(note)) for note in table.notes) + "</small>")
+    parts += [_plain_html(table) for table in likeness_tables(beside)]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>User audit</title><style>{_STYLE}</style>'
     return f"{head}<body>{''.join(parts)}</body></html>\n"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muarl_cli.conversation.protocols import Usage, UserFault
-from muarl_cli.engines.chat import ChatSampling, Finish, Reply
+from muarl_cli.conversation.tools import ToolSpec
+from muarl_cli.engines.chat import ChatSampling, Finish, RawCall, Reply
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import canonical, digest
 from muarl_cli.records.files import FILE_MODE, FOLDER_MODE, disk_error
@@ -95,7 +96,8 @@ class Cassette:
                 "model": reply.model,
                 "input_tokens": reply.usage.input_tokens,
                 "output_tokens": reply.usage.output_tokens,
-            },
+            }
+            | ({"calls": [asdict(call) for call in reply.calls]} if reply.calls else {}),
         }
         lines = [row] if self.path.exists() and self.path.stat().st_size else [{"schema": SCHEMA}, row]
         self._append("".join(json.dumps(canonical(line), ensure_ascii=True, allow_nan=False) + "\n" for line in lines))
@@ -136,7 +138,7 @@ class Cassette:
         place: Place = (row["task"], row["rollout"], row["number"])
         said = row["reply"]
         usage = Usage(said["input_tokens"], said["output_tokens"])
-        reply = Reply(said["text"], Finish(said["finish"]), (), usage, said["model"])
+        reply = Reply(said["text"], Finish(said["finish"]), _calls(said), usage, said["model"])
         self._replies[(place, row["hash"])] = (row["model"], reply)
         self._parts[place] = row["request"]
         self.models.add(row["model"])
@@ -153,7 +155,9 @@ class CassetteSpeaker:
     def model(self) -> str:
         return self._speaker.model
 
-    async def reply(self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling, tools: Sequence[ToolSpec] = ()
+    ) -> Reply:
         place = (self._task, self._rollout, self._asked)
         self._asked += 1
         request = request_of(messages, sampling)
@@ -163,7 +167,9 @@ class CassetteSpeaker:
         self._cassette.misses += 1
         if not self._cassette.recording:
             raise UserFault(f"cassette miss: {self._cassette.why_not(place, request)}")
-        reply = await self._speaker.reply(messages, sampling)
+        reply = await (
+            self._speaker.reply(messages, sampling, tools) if tools else self._speaker.reply(messages, sampling)
+        )
         self._cassette.record(place, sum(m["role"] == "user" for m in messages), request, self.model, reply)
         return reply
 
@@ -174,7 +180,9 @@ class NoSpeaker:
     def __init__(self, cassette: Cassette) -> None:
         self.model = "+".join(sorted(cassette.models))
 
-    async def reply(self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling, tools: Sequence[ToolSpec] = ()
+    ) -> Reply:
         raise UserFault("a recording has no model to ask")
 
 
@@ -183,6 +191,10 @@ def request_of(messages: Sequence[Mapping[str, Any]], sampling: ChatSampling) ->
     system = [dict(m) for m in messages if m["role"] == "system"]
     talk = [dict(m) for m in messages if m["role"] != "system"]
     return dict(zip(_PARTS, (digest(system), digest(talk), canonical(asdict(sampling))), strict=True))
+
+
+def _calls(said: Mapping[str, Any]) -> tuple[RawCall, ...]:
+    return tuple(RawCall(**call) for call in said.get("calls", ()))
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

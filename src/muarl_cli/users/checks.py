@@ -307,7 +307,8 @@ def replays(episode: Episode, facts: Facts, scenario: Scenario) -> Score | None:
     tools = tuple(getattr(scenario, "tools", ()))
     seed = int(episode.user.get("seed", episode.seed))
     user = users.open(
-        Stage(scenario.name, scenario.policy, scenario.compact, tools, scenario.greeting, seed), facts.task
+        Stage(scenario.name, scenario.policy, scenario.compact, tools, scenario.greeting, seed),
+        facts.task,  # type: ignore[arg-type]
     )
     news: list[Event] = []
     ended = False

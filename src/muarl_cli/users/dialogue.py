@@ -29,6 +29,11 @@ _YES = re.compile(
 _BUT = re.compile(r"\b(no|not|don't|wait|actually|but|instead|hold on|rather)\b", re.I)
 
 
+def is_yes(text: str) -> bool:
+    """Whether a person's words agree to something, without taking it back in the same breath."""
+    return _YES.search(text) is not None and _BUT.search(text) is None
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One turn of the user, and what came before it since their last one."""
@@ -100,7 +105,7 @@ class Dialogue:
             return True
         if self.episode.user.get("backend") == "scripted":
             return False  # it has no other words for a yes
-        return _YES.search(turn.text) is not None and _BUT.search(turn.text) is None
+        return is_yes(turn.text)
 
     def proposed(self, at: int) -> list[int]:
         """Requests whose values, as they are wanted at turn `at`, the proposal before it names."""

@@ -14,10 +14,12 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import MuarlError
 from muarl_cli.worlds.catalog import scenario_of
-from muarl_cli.worlds.goals import Goal, goals_of
+from muarl_cli.worlds.goals import Goal, goal_from, goals_of
 from muarl_cli.worlds.language import Language, said, value_text
 from muarl_cli.worlds.scenario import Scenario, Task
 
+SEEN, SEEN_SPLIT = "goals", "train"
+"""where an imported chat's log line holds what was read off it, and the split that has the scenario's values"""
 ENOUGH_TASKS = 300
 """tasks of a split from which the values of a domain are collected"""
 
@@ -68,7 +70,8 @@ class Facts:
 
     instruction: str
     """the brief in words"""
-    task: Task
+    task: Task | None
+    """None where the facts were read off the conversation itself"""
     language: Language | None = None
     """None where the scenario has no table of slots; what follows is then empty"""
     goals: tuple[Goal, ...] = ()
@@ -109,6 +112,8 @@ class FactBook:
         scenario = self._scenario(episode.scenario)
         if isinstance(scenario, str):
             return scenario
+        if SEEN in episode.detail:
+            return self._seen(episode, scenario)
         key = (episode.scenario, episode.split)
         if key not in self._tasks:
             try:
@@ -122,9 +127,20 @@ class FactBook:
         language = getattr(scenario, "language", None)
         if language is None:
             return Facts(instruction, task)
-        if key not in self._vocabularies:
-            self._vocabularies[key] = Vocabulary.of(language, scenario, episode.split)
-        return Facts(instruction, task, language, goals_of(task.brief), self._vocabularies[key])
+        return Facts(instruction, task, language, goals_of(task.brief), self._vocabulary(scenario, *key))
+
+    def _seen(self, episode: Episode, scenario: Scenario) -> Facts | str:
+        """The facts of a chat that was held elsewhere, as they were read off it."""
+        language = getattr(scenario, "language", None)
+        if language is None:
+            return f"{episode.scenario} has no table of slots"
+        goals = tuple(goal_from(row) for row in episode.detail[SEEN])
+        return Facts("", None, language, goals, self._vocabulary(scenario, episode.scenario, SEEN_SPLIT))
+
+    def _vocabulary(self, scenario: Scenario, name: str, split: str) -> Vocabulary:
+        if (name, split) not in self._vocabularies:
+            self._vocabularies[name, split] = Vocabulary.of(getattr(scenario, "language"), scenario, split)  # noqa: B009
+        return self._vocabularies[name, split]
 
     def scenario(self, episode: Episode) -> Scenario:
         """The scenario of an episode that has facts."""

@@ -286,12 +286,17 @@ def _asked(
             continue
         if "?" not in sentence and (_WAIT.search(sentence) or _mere_refusal(sentence)):
             continue
-        found += [
-            slot
-            for slot in slots
-            if _compiled(patterns[slot]).search(sentence) and not any(said(v[slot], sentence) for v in values)
-        ]
+        for slot in slots:
+            if _compiled(patterns[slot]).search(sentence) and not _named(slot, sentence, values):
+                found.append(slot)
     return tuple(slot for slot in slots if slot in found) if found else ()
+
+
+def _named(slot: str, sentence: str, values: Sequence[Mapping[str, Any]]) -> bool:
+    for row in values:  # noqa: SIM110 (a generator would cost more than the test)
+        if said(row[slot], sentence):
+            return True
+    return False
 
 
 def _mere_refusal(sentence: str) -> bool:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.protocols import Stage, Usage
+from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.engines.chat import ChatSampling, Finish, Reply
 from muarl_cli.engines.protocol import Engine, Sampling
 from muarl_cli.engines.protocol import Finish as Drawn
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.training.chat_format import ChatFormat, Rendering, TokenList
 
 TOP_P = 1.0
@@ -29,8 +30,11 @@ class HfSpeaker:
         self._chat = ChatFormat(tokenizer, Rendering.FULL)
         self._asked = 0
 
-    async def reply(self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling) -> Reply:
-        """Raises `InfraFault` where the engine fails, `ContextOverflow` where the messages leave no room."""
+    async def reply(
+        self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling, tools: Sequence[ToolSpec] = ()
+    ) -> Reply:
+        """Raises `InfraFault` where the engine fails, `ContextOverflow` where the messages leave no room. Tools are not
+        shown to the model (`pipeline.parties` refuses the scenarios that need it)."""
         tokens = self.tokens(messages)
         room = self.context - len(tokens.ids)
         if room < 1:

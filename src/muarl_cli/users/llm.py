@@ -4,6 +4,9 @@
 said (see `fidelity`) is asked for once more with another prompt and temperature; then the script says the turn where
 there is an agenda, and elsewhere the episode ends as a fault of the user. Invariant: a failure of the model that plays
 the user never becomes a failure of the agent, and every refused reply is named in the tags of the user's event.
+
+Where users have tools of their own (dual control) the model is shown them; a reply that calls one is carried out before
+any words, unheard by the agent, and the answers go back to the model alone.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from typing import Any, Protocol
 
 from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import Stage, Usage, UserFault, UserSession, UserTurn
-from muarl_cli.engines.chat import ChatSampling, Finish, Reply
-from muarl_cli.engines.wire import ContextOverflow
+from muarl_cli.conversation.tools import ToolSpec
+from muarl_cli.engines.chat import ChatSampling, Finish, Reply, assistant_message, numbered, tool_message
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed, digest
 from muarl_cli.users.agenda import AgendaUser
 from muarl_cli.users.cassette import Cassette
 from muarl_cli.users.fidelity import Broken
-from muarl_cli.users.messages import END_TOKENS, heard, read_reply
+from muarl_cli.users.messages import END_TOKENS, heard, own_results, read_reply
 from muarl_cli.users.persona import Persona
 from muarl_cli.users.state import AgendaState, FreeState, UserState, render, template
 
@@ -47,7 +51,9 @@ class Speaker(Protocol):
     @property
     def model(self) -> str: ...
 
-    async def reply(self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Mapping[str, Any]], sampling: ChatSampling, tools: Sequence[ToolSpec] = ()
+    ) -> Reply:
         """Raises `InfraFault`, `ContextOverflow`, and where it is a recording `UserFault`."""
         ...
 
@@ -100,7 +106,9 @@ class LlmUsers:
         if self._cassette is not None:
             chat = self._cassette.bound(str(getattr(task, "task_hash", task)), stage.seed, chat)
         state = self._state(stage, task)
-        return _ModelUser(chat, state, stage.seed, self._temperature, self._max_tokens, self._fallback)
+        return _ModelUser(
+            chat, state, stage.seed, self._temperature, self._max_tokens, self._fallback, stage.user_tools
+        )
 
     def _state(self, stage: Stage, task: Any) -> UserState:
         if self._agenda is not None:
@@ -117,23 +125,34 @@ class LlmUsers:
 
 class _ModelUser:
     def __init__(
-        self, chat: Speaker, state: UserState, seed: int, temperature: float, max_tokens: int, fallback: bool
+        self,
+        chat: Speaker,
+        state: UserState,
+        seed: int,
+        temperature: float,
+        max_tokens: int,
+        fallback: bool,
+        tools: Sequence[ToolSpec],
     ) -> None:
         self._chat, self._state, self._seed, self._fallback = chat, state, seed, fallback
-        self._temperature, self._max_tokens = temperature, max_tokens
-        self._messages: list[dict[str, str]] = []
+        self._temperature, self._max_tokens, self._tools = temperature, max_tokens, tools
+        self._messages: list[dict[str, Any]] = []
+        self._calls = 0
 
     async def respond(self, news: Sequence[Event]) -> UserTurn:
         ready = await self._state.hear(news)
         if ready is not None:
             return ready
-        self._messages.append({"role": "user", "content": heard(news)})
+        answers = own_results(news)
+        self._messages += [tool_message(event) for event in answers] or [{"role": "user", "content": heard(news)}]
         usage, mends = Usage(), 0
         tags: list[str] = []
         wrong: tuple[Broken, ...] = ()
         for attempt in range(1 + RETRIES):
             reply = await self._ask(attempt, wrong)
             usage += reply.usage
+            if reply.calls and self._tools:
+                return self._act(reply, usage, tags)
             words, end = ("", None) if reply.finish is Finish.FILTERED else read_reply(reply.text)
             verdict = self._state.judge(words, end)
             tags += [tag for broken in verdict.broken if (tag := f"fidelity:{broken}") not in tags]
@@ -156,6 +175,14 @@ class _ModelUser:
         self._messages.append({"role": "assistant", "content": turn.text or "(leaves)"})
         return replace(turn, usage=usage, tags=(*turn.tags, *tags))
 
+    def _act(self, reply: Reply, usage: Usage, tags: Sequence[str]) -> UserTurn:
+        """A turn on the user's own device; words beside it are not heard, as upstream has it."""
+        first = self._calls + 1
+        self._calls += len(reply.calls)
+        calls = tuple(numbered(raw, f"user{n:05d}") for n, raw in enumerate(reply.calls, first))
+        self._messages.append(assistant_message(reply.text, calls))
+        return UserTurn(calls=calls, usage=usage, tags=tuple(tags))
+
     async def _ask(self, attempt: int, wrong: tuple[Broken, ...]) -> Reply:
         prompt, temperature = self._state.prompt(), self._temperature
         if attempt:  # the same question at temperature 0 would get the same answer
@@ -163,10 +190,13 @@ class _ModelUser:
             mend = render("user_mend.jinja", wrong=lines) if lines else template("user_reminder.jinja")
             prompt = f"{prompt}\n{mend}"
             temperature = min(1.5, max(temperature, 0.4) + 0.3 * attempt)
-        turn = sum(message["role"] == "user" for message in self._messages)
+        turn = sum(message["role"] != "assistant" for message in self._messages)
         sampling = ChatSampling(temperature, self._max_tokens, seed=derive_seed(self._seed, "user", turn, attempt))
+        messages = [{"role": "system", "content": prompt}, *self._messages]
         try:
-            return await self._chat.reply([{"role": "system", "content": prompt}, *self._messages], sampling)
+            if self._tools:
+                return await self._chat.reply(messages, sampling, self._tools)
+            return await self._chat.reply(messages, sampling)
         except ContextOverflow as overflow:
             raise UserFault(f"the conversation no longer fits the user model: {overflow}") from overflow
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from muarl_cli.conversation.ends import EndReason
-from muarl_cli.conversation.events import Event
+from muarl_cli.conversation.events import Actor, Event
 
 END_TOKENS: dict[str, EndReason] = {
     "###STOP###": EndReason.USER_STOP,
@@ -36,6 +36,12 @@ def heard(news: Sequence[Event]) -> str:
     """What the user hears of `news`, defused; `SILENCE` where the agent said nothing."""
     words = [defuse(event.text).strip() for event in news if event.heard_by_user()]
     return "\n\n".join(word for word in words if word) or SILENCE
+
+
+def own_results(news: Sequence[Event]) -> list[Event]:
+    """The answers in `news` to the user's own tool calls, in their order."""
+    asked = {event.call.id for event in news if event.actor is Actor.USER and event.call is not None}
+    return [e for e in news if e.actor is Actor.WORLD and e.call is not None and e.call.id in asked]
 
 
 def read_reply(text: str) -> tuple[str, EndReason | None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.scoring.statistics import Difference, Interval, bootstrap_mean, paired_difference
+from muarl_cli.scoring.statistics import Difference, Interval, bootstrap_mean, holm, paired_difference
 
 RESAMPLES = 10_000
 SEED = 1
@@ -52,6 +52,13 @@ class Spread:
         means = [side.score.mean for side in self.sides]
         return max(means) - min(means)
 
+    @property
+    def corrected(self) -> dict[tuple[str, str], float]:
+        """p-values of the differences with Holm's correction over all pairs."""
+        names = {"\0".join(pair): pair for pair in self.differences}
+        found = holm({name: self.differences[pair].p for name, pair in names.items()})
+        return {pair: found[name] for name, pair in names.items()}
+
     def to_json(self) -> dict[str, Any]:
         return {
             "spread": self.spread,
@@ -69,7 +76,7 @@ class Spread:
                 for side in self.sides
             ],
             "differences": [
-                {"from": first, "to": second, **difference.to_json()}
+                {"from": first, "to": second, **difference.to_json(), "p_holm": self.corrected[first, second]}
                 for (first, second), difference in self.differences.items()
             ],
             "warnings": list(self.warnings),

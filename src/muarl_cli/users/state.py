@@ -20,7 +20,7 @@ from muarl_cli.conversation.protocols import Stage, UserTurn
 from muarl_cli.users.agenda import AgendaUser
 from muarl_cli.users.fidelity import Broken, Expected, affirms, asks_consent, check, stems, values_in
 from muarl_cli.users.hearing import Act, hear
-from muarl_cli.users.messages import heard
+from muarl_cli.users.messages import heard, own_results
 from muarl_cli.users.persona import Persona
 from muarl_cli.worlds.language import Language, said, value_text
 
@@ -77,6 +77,10 @@ class FreeState:
         """agent turns for which a consent still holds the user back"""
 
     async def hear(self, news: Sequence[Event]) -> UserTurn | None:
+        answers = own_results(news)
+        if answers:  # the user has looked at their own device: what they heard last still stands
+            self._known += [event.text for event in answers]
+            return None
         self._heard = heard(news)
         self._known.append(self._heard)
         wrote = any(e.actor is Actor.WORLD and e.call and e.call.klass is ToolClass.WRITE and e.call.ok for e in news)

@@ -5,14 +5,18 @@ Invariant: a source that is not installed is an error that says how to get it, n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.settings.grammar import parse_task_ref
 from muarl_cli.worlds.scenario import Scenario, Task
 
-SOURCES = ("builtin", "tau2")
-PLANNED = ("mcp", "tau1", "bfcl", "acebench")
+SOURCES = ("builtin", "mcp", "tau2", "tau1", "bfcl", "acebench")
+DESCRIBED = (".yaml", ".yml", ".json")
+"""a source that is a file: a scenario that is only described (`worlds.described`)"""
+QUERIES = ".jsonl"
+"""a source that is a file of queries which a model wrote (`worlds.written`)"""
 
 
 def scenario_of(source: str, name: str) -> Scenario:
@@ -21,13 +25,40 @@ def scenario_of(source: str, name: str) -> Scenario:
         from muarl_cli.worlds.domain import builtin
 
         return builtin(name)
-    if source == "tau2":
-        from muarl_cli.benchmarks.tau2 import tau2_scenario
+    if source == "mcp":
+        from muarl_cli.worlds.mcp.scenario import mcp_scenario
 
-        return tau2_scenario(name)
-    known = "is not there yet" if source in PLANNED else "is unknown"
+        return mcp_scenario(name)
+    if source == "tau2":
+        from muarl_cli.benchmarks.tau2_sources import tau2_source
+
+        return tau2_source(name)
+    if source == "tau1":
+        from muarl_cli.benchmarks.tau1 import tau1_scenario
+
+        return tau1_scenario(name)
+    if source == "bfcl":
+        from muarl_cli.benchmarks.bfcl import bfcl_scenario
+
+        return bfcl_scenario(name)
+    if source == "acebench":
+        from muarl_cli.benchmarks.acebench import acebench_scenario
+
+        return acebench_scenario(name)
+    if source.endswith(QUERIES):
+        from muarl_cli.worlds.written import written
+
+        return written(source, name)
+    if source.endswith(DESCRIBED):
+        from muarl_cli.worlds.described import described
+
+        return described(source)
+    if (Path(source) / "shapes.jsonl").exists():
+        from muarl_cli.worlds.imported import imported
+
+        return imported(source, name)
     raise MuarlError(
-        f"the source {source!r} {known}", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
+        f"the source {source!r} is unknown", next_step=f"use one of {', '.join(SOURCES)}", code=ExitCode.USAGE
     )
 
 
@@ -43,3 +74,22 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
         for task in tasks:
             found.setdefault((task.source, task.scenario, task.id), (scenario, task))
     return list(found.values())
+
+
+def test_sets(benchmarks: bool) -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
+    """Every task set that is for testing: the built-in test and dev splits, and with `benchmarks` all splits of the
+    benchmarks that are installed here (which takes their packages half a minute). What is not installed is left out."""
+    from muarl_cli.benchmarks.provider import providers
+    from muarl_cli.worlds.domain import BUILTIN
+
+    places: list[tuple[str, str, tuple[str, ...]]] = [("builtin", name, ("test", "dev")) for name in BUILTIN]
+    others = providers().values() if benchmarks else ()
+    known = [provider for provider in others if provider.name in SOURCES and provider.status().ready]
+    places += [(provider.name, domain, ()) for provider in known for domain in provider.domains]
+    for source, name, splits in places:
+        try:
+            scenario = scenario_of(source, name)
+            for split in splits or scenario.splits():
+                yield f"{source}:{name}:{split}", scenario, scenario.tasks(split)
+        except (MuarlError, ImportError, OSError):  # a part of a benchmark that is not installed
+            continue

@@ -19,16 +19,18 @@ import yaml
 from muarl_cli.conversation.episode import StateHashes
 from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.protocols import World
+from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.generator import SPLIT_SIZES, TaskGenerator
+from muarl_cli.worlds.generator import SHAPES, SPLIT_SIZES, TaskGenerator
 from muarl_cli.worlds.goals import goals_of
-from muarl_cli.worlds.language import Language, language_from, value_text
-from muarl_cli.worlds.scenario import Outcome, Task
+from muarl_cli.worlds.language import Language, language_from, said, value_text
+from muarl_cli.worlds.memory import Tables, cut, leaves, schema_of
+from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
 from muarl_cli.worlds.store import Base
 from muarl_cli.worlds.toolkit import StoreWorld
 
-BUILTIN = ("retail", "library")
+BUILTIN = ("job_application", "course_registration", "rental", "meeting_room", "library", "retail")
 """the order in which `--scenarios N` takes them"""
 STATE_SEED = 1
 AFTER_WRITE = "inject:mind_change_after_write"
@@ -39,6 +41,8 @@ class Domain:
     """One built-in scenario; see `Scenario` for the members' meaning."""
 
     source = "builtin"
+    sizes: Mapping[str, int] = SPLIT_SIZES
+    shapes: Mapping[tuple[str, ...], int] = SHAPES
     agent_may_stop = False
 
     def __init__(self, name: str, data: Mapping[str, Any], policy: str, tools: ModuleType) -> None:
@@ -48,25 +52,34 @@ class Domain:
         self.greeting: str = data["greeting"]
         self.rules: Sequence[Mapping[str, Any]] = data["rules"]
         self.language: Language = language_from(data)
+        if shapes := data.get("shapes"):
+            self.shapes = {tuple(words.split()): n for words, n in shapes.items()}
         self._module = tools
-        self.tools = tuple(t.spec for t in tools.TOOLS.values())
         self._gold: dict[str, str] = {}
         self._tasks: dict[str, tuple[Task, ...]] = {}
 
+    @cached_property
+    def tools(self) -> tuple[ToolSpec, ...]:
+        return tuple(t.spec for t in self._module.TOOLS.values())
+
     def splits(self) -> tuple[str, ...]:
-        return tuple(SPLIT_SIZES)
+        return tuple(self.sizes)
 
     def tasks(self, split: str) -> Sequence[Task]:
-        if split not in SPLIT_SIZES:
+        if split not in self.sizes:
             raise MuarlError(
-                f"unknown split {split!r} of builtin:{self.name}",
-                next_step=f"use one of {', '.join(SPLIT_SIZES)}",
+                f"unknown split {split!r} of {self.source}:{self.name}",
+                next_step=f"use one of {', '.join(self.sizes)}",
                 code=ExitCode.USAGE,
             )
         if split not in self._tasks:
-            generator = TaskGenerator(self.name, self.language, self._module, self._tables)
-            self._tasks.update(generator.splits(up_to=split))
+            self._tasks.update(self.generator.splits(up_to=split))
         return self._tasks[split]
+
+    @property
+    def generator(self) -> TaskGenerator:
+        """A fresh generator of this domain's tasks."""
+        return TaskGenerator(self.name, self.language, self._module, self._tables, self.source, self.sizes, self.shapes)
 
     @cached_property
     def _tables(self) -> Any:
@@ -76,7 +89,19 @@ class Domain:
     def _base(self) -> Base:
         return Base(self._tables)
 
-    def world(self, task: Task) -> StoreWorld:
+    @cached_property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON Schema of the database."""
+        return schema_of(self._tables)
+
+    def memory(self, task: Task, seed: int) -> Tables:
+        """The part of the database that a task is about, for a model that plays the tools."""
+        values = [leaf for call in task.gold for leaf in leaves(call.arguments)]
+        goals = goals_of(task.brief) if "goals" in task.brief else ()
+        values += [leaf for goal in goals for row in (goal.slots, goal.final) for leaf in leaves(row)]
+        return cut(self._tables, self._module.OWNER, values, seed)
+
+    def world(self, task: Task) -> Any:
         return StoreWorld(self._base, self._module.TOOLS, self._module.OWNER)
 
     def outcome(self, task: Task, world: World, events: Sequence[Event]) -> Outcome:
@@ -87,12 +112,11 @@ class Domain:
             for e in events
         )
         wanted = any(call.name == "transfer_to_human_agents" for call in task.gold)
-        state_ok, transfer_ok = final == gold, handed_over == wanted
-        return Outcome(
-            float(state_ok and transfer_ok),
-            StateHashes(self.world(task).fingerprint(), final, gold),
-            {"state": state_ok, "transfer": transfer_ok},
-        )
+        detail = {"state": final == gold, "transfer": handed_over == wanted}
+        if task.communicate:
+            words = " ".join(e.text for e in events if e.actor is Actor.AGENT and e.heard_by_user())
+            detail["told"] = all(said(text, words) for text in task.communicate)
+        return Outcome(float(all(detail.values())), StateHashes(self.world(task).fingerprint(), final, gold), detail)
 
     def gold_fingerprint(self, task: Task, too_late: bool = False) -> str:
         """Fingerprint of the state after the gold calls; a gold call that fails is an error of the task's author.
@@ -102,26 +126,37 @@ class Domain:
         """
         key = task.task_hash + ("/late" if too_late else "")
         if key not in self._gold:
-            world = self.world(task)
-            agreed = self._first_writes(task) if too_late else {}
-            for call in task.gold:
-                first = agreed.get(digest([call.name, dict(call.arguments)]))
-                if first is not None:
-                    world.run(call.name, first)
-                result = world.run(call.name, call.arguments)
-                if not (result.ok or first is not None):
-                    raise ValueError(f"gold call {call.name} of {task.id} fails: {result.text}")
-            self._gold[key] = world.fingerprint()
+            self._gold[key] = self._replay(task, self.gold_calls(task, too_late))
         return self._gold[key]
 
-    def _first_writes(self, task: Task) -> dict[str, dict[str, Any]]:
-        """By the digest of a gold write whose goal changes: its arguments before the change."""
+    def _replay(self, task: Task, calls: Sequence[tuple[GoldCall, bool]]) -> str:
+        world = self.world(task)
+        for call, may_fail in calls:
+            result = world.run(call.name, call.arguments)
+            if not (result.ok or may_fail):
+                raise gold_fails(task, call, result.text)
+        return world.fingerprint()
+
+    def gold_calls(self, task: Task, too_late: bool) -> list[tuple[GoldCall, bool]]:
+        """The calls whose replay gives the end state that counts, each with whether it may be refused: a changed write
+        after the agreed one is where the domain does not allow it."""
+        agreed = self._agreed_writes(task) if too_late else {}
+        calls = []
+        for call in task.gold:
+            first = agreed.get(digest([call.name, dict(call.arguments)]), [])
+            calls += [(earlier, True) for earlier in first]
+            calls.append((call, bool(agreed)))
+        return calls
+
+    def _agreed_writes(self, task: Task) -> dict[str, list[GoldCall]]:
+        """By the digest of the (first) gold write of a goal that changes: its writes before the change."""
         found = {}
         for goal in goals_of(task.brief):
             intent = self.language.intents[goal.intent]
             if goal.change:
                 final = self.language.write_call(intent, goal.final)
-                found[digest([intent.write, final])] = self.language.write_call(intent, goal.slots)
+                first = [GoldCall(*write) for write in self.language.writes(intent, goal.slots)]
+                found[digest([intent.write, final])] = first
         return found
 
     def user_prompt(self, task: Task) -> str:
@@ -144,6 +179,10 @@ class Domain:
                     f"- When the agent asks you to confirm, you change your mind: {words} shall be "
                     f"{value_text(goal.change.value)} instead. If it was already done without asking, say so then."
                 )
+            if self.language.rivals(intent):
+                lines.append(
+                    "- How this is carried out is for the agent to say: agree to it where your values are right."
+                )
             if goal.refused:
                 lines.append("- If the agent says that this is not possible, accept it.")
         return "\n".join(lines)
@@ -158,6 +197,11 @@ class Domain:
         for options in self.language.phrases.values():
             lines += options
         return lines
+
+
+def gold_fails(task: Task, call: GoldCall, text: str) -> ValueError:
+    """A gold call that is refused is a mistake of the task's author."""
+    return ValueError(f"gold call {call.name} of {task.id} fails: {text}")
 
 
 @cache

@@ -8,15 +8,17 @@ writes alone, and an empty one never matches anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from muarl_cli.conversation.episode import StateHashes
 from muarl_cli.conversation.events import Event
-from muarl_cli.conversation.protocols import World
+from muarl_cli.conversation.protocols import Stage, World
 from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.hashing import digest
+
+_OUTPUTS = "outputs_count"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class Task:
         return bool(self.gold_writes)
 
 
+def without_outputs(task: Task) -> Task:
+    """The task with what must be said left out of its reward, as the paper trains. It stays the same task: its hashes
+    do not change."""
+    return replace(task, extra={**task.extra, _OUTPUTS: False})
+
+
+def outputs_count(task: Task) -> bool:
+    """Whether what must be said is part of the task's reward."""
+    return bool(task.extra.get(_OUTPUTS, True))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the scorer says of a conversation that ended in a graded way."""
@@ -86,8 +99,10 @@ class Scenario(Protocol):
     policy: str
     compact: str
     greeting: str
-    tools: tuple[ToolSpec, ...]
     agent_may_stop: bool
+
+    @property
+    def tools(self) -> tuple[ToolSpec, ...]: ...
 
     def tasks(self, split: str) -> Sequence[Task]:
         """All tasks of a split, in a fixed order; raises `MuarlError` for an unknown split."""
@@ -109,3 +124,24 @@ class Scenario(Protocol):
 
     @property
     def policy_hash(self) -> str: ...
+
+
+def user_tools_of(scenario: Scenario) -> tuple[ToolSpec, ...]:
+    """The tools that users have themselves (dual control); none in most scenarios."""
+    return tuple(getattr(scenario, "user_tools", ()))
+
+
+def stage_of(scenario: Scenario, seed: int, task: Task | None = None) -> Stage:
+    """What both parties are told when an episode opens. A scenario whose tasks have tools of their own says it."""
+    own = getattr(scenario, "stage", None)
+    if own is not None and task is not None:
+        return cast(Stage, own(task, seed))
+    return Stage(
+        scenario.name,
+        scenario.policy,
+        scenario.compact,
+        tuple(scenario.tools),
+        scenario.greeting,
+        seed,
+        user_tools=user_tools_of(scenario),
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from muarl_cli.hashing import canonical_json
@@ -28,6 +29,8 @@ class Base:
     def __init__(self, tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         self.tables = tables
         self._hashes: dict[tuple[str, str], int] = {}
+        self._indexes: dict[tuple[str, str], dict[Any, list[str]]] = {}
+        self._places: dict[str, dict[str, int]] = {}
         self.total = 0
         for table, records in tables.items():
             for key, record in records.items():
@@ -36,6 +39,21 @@ class Base:
 
     def hash_of(self, table: str, key: str) -> int:
         return self._hashes.get((table, key), 0)
+
+    def keys_with(self, table: str, name: str, value: Any) -> Sequence[str]:
+        """Keys of the records whose field has this value, in order; the first question about a field makes its index.
+        Values must be hashable."""
+        if (table, name) not in self._indexes:
+            index = self._indexes[table, name] = defaultdict(list)
+            for key, record in self.tables.get(table, {}).items():
+                index[record.get(name)].append(key)
+        return self._indexes[table, name].get(value, ())
+
+    def in_order(self, table: str, keys: Iterable[str]) -> list[str]:
+        """These keys of the table as it has them."""
+        if table not in self._places:
+            self._places[table] = {key: place for place, key in enumerate(self.tables.get(table, {}))}
+        return sorted(keys, key=self._places[table].__getitem__)
 
 
 class Store:
@@ -70,10 +88,16 @@ class Store:
                 yield key, copy.deepcopy(own)
 
     def find(self, table: str, fields: Mapping[str, Any]) -> list[tuple[str, Record]]:
-        """Copies of the records whose fields have these values, in the order of `items`; only these are copied."""
+        """Copies of the records whose fields have these values (at least one is asked for), in the order of `items`;
+        only these are copied, and no others are looked at."""
         base = self._base.tables.get(table, {})
-        rows = [(key, self._own.get((table, key), base[key])) for key in base]
-        rows += [(key, own) for (own_table, key), own in self._own.items() if own_table == table and key not in base]
+        own = {key: record for (own_table, key), record in self._own.items() if own_table == table}
+        name, value = next(iter(fields.items()))
+        keys = self._base.keys_with(table, name, value)
+        if own:
+            keys = self._base.in_order(table, {*keys, *(key for key in own if key in base)})
+            keys += [key for key in own if key not in base]
+        rows = [(key, own[key] if key in own else base[key]) for key in keys]
         return [
             (key, copy.deepcopy(dict(record)))
             for key, record in rows

@@ -16,11 +16,18 @@ from typing import Any
 from muarl_cli.conversation.events import ToolClass, Write
 from muarl_cli.conversation.protocols import ToolResult
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.hashing import derive_seed
 from muarl_cli.worlds.store import Base, Record, Store
 
 
 class Refusal(Exception):
     """The domain says no: the text is what the agent reads."""
+
+
+def refuse(reason: str) -> None:
+    """Say no where there is a reason; "" is none."""
+    if reason:
+        raise Refusal(reason)
 
 
 class Desk:
@@ -41,6 +48,42 @@ class Desk:
     def find(self, table: str, **fields: Any) -> list[tuple[str, Record]]:
         """All records whose fields have these values."""
         return self.store.find(table, fields)
+
+    def own(self, table: str, words: str, key: str, owner: str) -> Record:
+        """A copy of a record that belongs to `owner`; refuses any other. `words` name such a record."""
+        record = self._known(table, words, key)
+        if record[self.owner_field] != owner:
+            raise Refusal(f"{words} {key} does not belong to {self.owner_field.removesuffix('_id')} {owner}")
+        return record
+
+    def in_status(self, table: str, words: str, key: str, *statuses: str) -> Record:
+        """A copy of a record that has one of these statuses; refuses any other."""
+        record = self._known(table, words, key)
+        if record["status"] not in statuses:
+            raise Refusal(f"{words} {key} is {record['status']}, not {' or '.join(statuses)}")
+        return record
+
+    def _known(self, table: str, words: str, key: str) -> Record:
+        record = self.store.get(table, key)
+        if record is None:
+            raise Refusal(f"no {words} {key}")
+        return record
+
+    def free_number(self, tables: tuple[str, ...], *parts: str) -> str:
+        """A four-digit number that is free in all these tables and depends on `parts`, so that the order of writes does
+        not show in it."""
+        number = derive_seed(*parts) % 9000
+        while any(self.store.get(table, str(1000 + number)) for table in tables):
+            number = (number + 1) % 9000
+        return str(1000 + number)
+
+    def add_once(self, table: str, owner: str, taken: str, **fields: Any) -> str:
+        """Add the one record that an owner may have in this table; refuses a second one, which is `taken`."""
+        self.read(f"{self.owner_field.removesuffix('_id')}s", owner)
+        if self.find(table, **{self.owner_field: owner}):
+            raise Refusal(f"{self.owner_field.removesuffix('_id')} {owner} {taken}")
+        self.save(table, owner, {self.owner_field: owner} | fields)
+        return "ok"
 
     def save(self, table: str, key: str, record: Record) -> None:
         self.store.put(table, key, record)
@@ -82,6 +125,11 @@ def text(description: str, pattern: str = "") -> dict[str, Any]:
     return {"type": "string", "description": description} | ({"pattern": pattern} if pattern else {})
 
 
+def four_digits(description: str) -> dict[str, Any]:
+    """The number of a record."""
+    return text(description, r"^[0-9]{4}$")
+
+
 def integer(description: str, minimum: int, maximum: int) -> dict[str, Any]:
     """A whole number within bounds."""
     return {"type": "integer", "description": description, "minimum": minimum, "maximum": maximum}
@@ -101,6 +149,29 @@ def nested(description: str, **fields: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(fields),
         "additionalProperties": False,
     }
+
+
+def some_of(description: str, **fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with at least one of these fields and no others."""
+    return {
+        "type": "object",
+        "description": description,
+        "properties": dict(fields),
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+
+
+PHONE, EMAIL = text("six digits", r"^[0-9]{6}$"), text("an email address", r"^\S+@\S+$")
+
+
+def change_once(record: Record, whose: str, changes: Mapping[str, Any]) -> Record:
+    """The record with these fields changed; refuses a field that was changed before."""
+    changed = record.get("changed", [])
+    for name in changes:
+        if name in changed:
+            raise Refusal(f"the {name} of {whose} was already changed once")
+    return record | dict(changes) | {"changed": sorted([*changed, *changes])}
 
 
 class StoreWorld:

@@ -13,9 +13,8 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.library import state
 from muarl_cli.worlds.builtin.library.state import Tables
+from muarl_cli.worlds.draws import Drawn, fitting, other
 from muarl_cli.worlds.store import Record
-
-Drawn = tuple[dict[str, Any], str, dict[str, str]]
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "weeks": tuple(range(1, 7)),
@@ -29,8 +28,9 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "tier": state.TIERS,
     "event": state.EVENTS,
     "topic": state.TOPICS,
+    "title": tuple(f"{adjective} {noun}" for adjective in state.NEW_ADJECTIVES for noun in state.NOUNS),
 }
-"""slots with few values"""
+"""slots with few values, but for phone and email"""
 MEMBER_SLOTS: Mapping[str, tuple[str, ...]] = {
     "fine": ("method",),
     "upgrade": ("tier",),
@@ -70,15 +70,15 @@ def draw(
     if intent in ("return", "renew", "lost"):
         table, key_name, words = ("loans", "loan_id", "loan")
     reason: Callable[[Record], str] = lambda record: _record_refusal(intent, record, tables["books"])  # noqa: E731
-    own = {key: record for key, record in tables[table].items() if record["member_id"] == subject}
-    fitting = [k for k, r in own.items() if bool(reason(r)) == (wish == "refused") and k != used.get(key_name)]
-    if not fitting:
+    own = {k: r for k, r in tables[table].items() if r["member_id"] == subject and k != used.get(key_name)}
+    found = fitting(rng, own, reason, wish)
+    if found is None:
         return None
-    key = rng.choice(fitting)
+    key, refused = found
     slot = {"return": "branch", "renew": "weeks", "lost": "settle", "cancel": "reason", "pickup": "branch"}[intent]
     value = other_value(rng, slot, own[key].get(slot))
     hint = f"the {words} of {own[key]['title']}"
-    return slots | {key_name: key, slot: value}, reason(own[key]), {key_name: hint}
+    return slots | {key_name: key, slot: value}, refused, {key_name: hint}
 
 
 def _book_goal(
@@ -98,12 +98,12 @@ def _book_goal(
             return f"the book is {status}"
         return "" if standing == "in good standing" else f"the member {standing}"
 
-    fitting = [t for t, b in tables["books"].items() if t not in taken and bool(reason(b)) == (wish == "refused")]
-    if not fitting:
+    found = fitting(rng, {t: b for t, b in tables["books"].items() if t not in taken}, reason, wish)
+    if found is None:
         return None
-    title = rng.choice(fitting)
+    title, refused = found
     slot = "weeks" if intent == "borrow" else "branch"
-    return slots | {"title": title, slot: other_value(rng, slot, None)}, reason(tables["books"][title]), {}
+    return slots | {"title": title, slot: other_value(rng, slot, None)}, refused, {}
 
 
 def _member_refusal(intent: str, member: Record) -> str:
@@ -133,14 +133,4 @@ def _record_refusal(intent: str, record: Record, books: Mapping[str, Record]) ->
 
 def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """A value of this slot other than `value`, for a change of mind."""
-    if slot == "phone":
-        options: tuple[Any, ...] = tuple(str(rng.randrange(100000, 1000000)) for _ in range(2))
-    elif slot == "email":
-        options = tuple(f"{rng.choice(state.NAMES)}{rng.randrange(10, 100)}@post.net" for _ in range(2))
-    elif slot == "title":
-        options = tuple(f"{adjective} {noun}" for adjective in state.NEW_ADJECTIVES for noun in state.NOUNS)
-    elif slot in OPTIONS:
-        options = OPTIONS[slot]
-    else:
-        raise ValueError(f"nobody changes their mind about {slot}")
-    return rng.choice([option for option in options if option != value])
+    return other(rng, slot, value, OPTIONS, state.NAMES, state.HOST)

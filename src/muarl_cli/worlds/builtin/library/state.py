@@ -10,8 +10,10 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from muarl_cli.worlds.draws import person
 from muarl_cli.worlds.store import Record
 
+HOST = "post.net"
 NAMES = ("nora", "paul", "rosa", "finn", "lucy", "hugo", "vera", "carl", "anna", "theo", "mara", "noah")
 ADJECTIVES = ("quiet", "golden", "broken", "hidden", "northern", "frozen", "distant", "crimson", "hollow", "early")
 NEW_ADJECTIVES = ("electric", "velvet", "paper", "burning", "lonely", "second")
@@ -50,10 +52,7 @@ def state(seed: int) -> Tables:
         own_loans = rng.sample(titles[20:], rng.choice((1, 2, 3, 3) if tier == "basic" else (2, 3, 4)))
         # the titles of one member's loans and reservations differ, so that a title names one of them
         own_holds = rng.sample([t for t in wanted if t not in own_loans], rng.choice((0, 1, 1, 2)))
-        members[member_id] = {
-            "name": rng.choice(NAMES),
-            "email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@post.net",
-            "phone": str(rng.randrange(100000, 1000000)),
+        members[member_id] = person(rng, NAMES, HOST) | {
             "tier": tier,
             "fine": rng.choice((0, 0, 0, 2, 3, 5, 8)),
             "changed": [],

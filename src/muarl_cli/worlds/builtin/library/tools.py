@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
-from muarl_cli.hashing import derive_seed
 from muarl_cli.worlds.builtin.library.goals import draw, other_value, subjects
 from muarl_cli.worlds.builtin.library.state import (
     BRANCHES,
@@ -25,34 +24,29 @@ from muarl_cli.worlds.builtin.library.state import (
     standing,
     state,
 )
-from muarl_cli.worlds.store import Record
-from muarl_cli.worlds.toolkit import Desk, Refusal, choice, integer, nested, text, tool, toolset
+from muarl_cli.worlds.toolkit import (
+    EMAIL,
+    PHONE,
+    Desk,
+    Refusal,
+    change_once,
+    choice,
+    four_digits,
+    integer,
+    nested,
+    some_of,
+    text,
+    tool,
+    toolset,
+)
 
 __all__ = ["OWNER", "TOOLS", "draw", "other_value", "state", "subjects"]
 
 OWNER = "member_id"
-ID = r"^[0-9]{4}$"
-MEMBER, LOAN = text("member number, four digits", ID), text("loan number, four digits", ID)
-HOLD, TITLE = text("reservation number, four digits", ID), text("title of the book")
+NUMBERED = ("members", "loans", "holds")
+MEMBER, LOAN = four_digits("member number, four digits"), four_digits("loan number, four digits")
+HOLD, TITLE = four_digits("reservation number, four digits"), text("title of the book")
 BRANCH, WEEKS = choice("branch of the library", BRANCHES), integer("weeks", 1, 6)
-
-
-def _own(desk: Desk, table: str, words: str, key: str, member_id: str) -> Record:
-    record = desk.store.get(table, key)
-    if record is None:
-        raise Refusal(f"no {words} {key}")
-    if record["member_id"] != member_id:
-        raise Refusal(f"{words} {key} does not belong to member {member_id}")
-    return record
-
-
-def _existing(desk: Desk, table: str, words: str, key: str, statuses: tuple[str, ...]) -> Record:
-    record = desk.store.get(table, key)
-    if record is None:
-        raise Refusal(f"no {words} {key}")
-    if record["status"] not in statuses:
-        raise Refusal(f"{words} {key} is {record['status']}, not {' or '.join(statuses)}")
-    return record
 
 
 def _statuses(desk: Desk, member_id: str) -> list[str]:
@@ -64,14 +58,6 @@ def _holds_title(desk: Desk, member_id: str, title: str) -> bool:
     holds = desk.find("holds", member_id=member_id, title=title)
     has = any(loan["status"] in ("open", "overdue") for _, loan in loans)
     return has or any(hold["status"] != "cancelled" for _, hold in holds)
-
-
-def _new_number(desk: Desk, member_id: str, title: str) -> str:
-    """A free four-digit number that depends on member and title, so that the order of writes does not show in it."""
-    number = derive_seed(member_id, title) % 9000
-    while any(desk.store.get(table, str(1000 + number)) for table in ("members", "loans", "holds")):
-        number = (number + 1) % 9000
-    return str(1000 + number)
 
 
 def _shift(desk: Desk, title: str, free: int = 0, waiting: int = 0) -> None:
@@ -94,14 +80,14 @@ def list_account(desk: Desk, member_id: str) -> Any:
 
 @tool(ToolClass.READ, "One loan. The member number must be that of its holder.", member_id=MEMBER, loan_id=LOAN)
 def get_loan(desk: Desk, member_id: str, loan_id: str) -> Any:
-    loan = _own(desk, "loans", "loan", loan_id, member_id)
+    loan = desk.own("loans", "loan", loan_id, member_id)
     waiting = desk.read("books", loan["title"])["waiting"]
     return {"title": loan["title"], "status": loan["status"], "renewed": loan["renewed"], "others waiting": waiting}
 
 
 @tool(ToolClass.READ, "One reservation. The member number must be that of its holder.", member_id=MEMBER, hold_id=HOLD)
 def get_reservation(desk: Desk, member_id: str, hold_id: str) -> Any:
-    hold = _own(desk, "holds", "reservation", hold_id, member_id)
+    hold = desk.own("holds", "reservation", hold_id, member_id)
     return {"title": hold["title"], "status": hold["status"], "branch": hold["branch"]}
 
 
@@ -120,7 +106,7 @@ def borrow_book(desk: Desk, member_id: str, title: str, weeks: int) -> Any:
         raise Refusal(f"member {member_id} {found}")
     if _holds_title(desk, member_id, title):
         raise Refusal(f"member {member_id} already has {title} or waits for it")
-    number = _new_number(desk, member_id, title)
+    number = desk.free_number(NUMBERED, member_id, title)
     loan = {"member_id": member_id, "title": title, "status": "open", "renewed": False, "weeks": weeks}
     desk.save("loans", number, loan)
     _shift(desk, title, free=-1)
@@ -134,7 +120,7 @@ def reserve_book(desk: Desk, member_id: str, title: str, branch: str) -> Any:
         raise Refusal(f"{title} is free and can be borrowed")
     if _holds_title(desk, member_id, title):
         raise Refusal(f"member {member_id} already has {title} or waits for it")
-    number = _new_number(desk, member_id, title)
+    number = desk.free_number(NUMBERED, member_id, title)
     hold = {"member_id": member_id, "title": title, "status": "waiting", "branch": branch, "moved": False}
     desk.save("holds", number, hold)
     _shift(desk, title, waiting=1)
@@ -143,7 +129,7 @@ def reserve_book(desk: Desk, member_id: str, title: str, branch: str) -> Any:
 
 @tool(ToolClass.WRITE, "Take back a loan that is open or overdue.", loan_id=LOAN, branch=BRANCH)
 def return_loan(desk: Desk, loan_id: str, branch: str) -> Any:
-    loan = _existing(desk, "loans", "loan", loan_id, ("open", "overdue"))
+    loan = desk.in_status("loans", "loan", loan_id, "open", "overdue")
     desk.save("loans", loan_id, loan | {"status": "returned", "branch": branch})
     _shift(desk, loan["title"], free=1)
     return "ok"
@@ -151,7 +137,7 @@ def return_loan(desk: Desk, loan_id: str, branch: str) -> Any:
 
 @tool(ToolClass.WRITE, "Renew an open loan, once, where nobody waits for the book.", loan_id=LOAN, weeks=WEEKS)
 def renew_loan(desk: Desk, loan_id: str, weeks: int) -> Any:
-    loan = _existing(desk, "loans", "loan", loan_id, ("open",))
+    loan = desk.in_status("loans", "loan", loan_id, "open")
     if loan["renewed"]:
         raise Refusal(f"loan {loan_id} was already renewed once")
     if desk.read("books", loan["title"])["waiting"]:
@@ -167,14 +153,14 @@ def renew_loan(desk: Desk, loan_id: str, weeks: int) -> Any:
     settle=choice("how the member makes up for it", SETTLEMENTS),
 )
 def report_lost(desk: Desk, loan_id: str, settle: str) -> Any:
-    loan = _existing(desk, "loans", "loan", loan_id, ("open", "overdue"))
+    loan = desk.in_status("loans", "loan", loan_id, "open", "overdue")
     desk.save("loans", loan_id, loan | {"status": "lost", "settle": settle})
     return "ok"
 
 
 @tool(ToolClass.WRITE, "Drop a waiting reservation.", hold_id=HOLD, reason=choice("why", REASONS))
 def cancel_reservation(desk: Desk, hold_id: str, reason: str) -> Any:
-    hold = _existing(desk, "holds", "reservation", hold_id, ("waiting",))
+    hold = desk.in_status("holds", "reservation", hold_id, "waiting")
     desk.save("holds", hold_id, hold | {"status": "cancelled", "reason": reason})
     _shift(desk, hold["title"], waiting=-1)
     return "ok"
@@ -182,7 +168,7 @@ def cancel_reservation(desk: Desk, hold_id: str, reason: str) -> Any:
 
 @tool(ToolClass.WRITE, "Send a waiting reservation to another branch, once.", hold_id=HOLD, branch=BRANCH)
 def change_pickup(desk: Desk, hold_id: str, branch: str) -> Any:
-    hold = _existing(desk, "holds", "reservation", hold_id, ("waiting",))
+    hold = desk.in_status("holds", "reservation", hold_id, "waiting")
     if hold["moved"]:
         raise Refusal(f"reservation {hold_id} was already sent elsewhere once")
     desk.save("holds", hold_id, hold | {"branch": branch, "moved": True})
@@ -202,28 +188,16 @@ def pay_fine(desk: Desk, member_id: str, method: str) -> Any:
     ToolClass.WRITE,
     "Change the phone number, the email or the membership of a member.",
     member_id=MEMBER,
-    changes={
-        "type": "object",
-        "description": "what is new",
-        "properties": {
-            "phone": text("six digits", r"^[0-9]{6}$"),
-            "email": text("an email address", r"^\S+@\S+$"),
-            "tier": choice("the new membership", TIERS),
-        },
-        "additionalProperties": False,
-        "minProperties": 1,
-    },
+    changes=some_of("what is new", phone=PHONE, email=EMAIL, tier=choice("the new membership", TIERS)),
 )
 def update_member(desk: Desk, member_id: str, changes: dict[str, str]) -> Any:
     member = desk.read("members", member_id)
-    for field in changes:
-        if field in member["changed"]:
-            raise Refusal(f"the {field} of member {member_id} was already changed once")
+    changed = change_once(member, f"member {member_id}", changes)
     if "tier" in changes and member["tier"] != "basic":
         raise Refusal(f"member {member_id} is {member['tier']}, and only basic members are upgraded")
     if "tier" in changes and member["fine"]:
         raise Refusal(f"member {member_id} has an open fine")
-    desk.save("members", member_id, member | changes | {"changed": sorted([*member["changed"], *changes])})
+    desk.save("members", member_id, changed)
     return "ok"
 
 
@@ -275,11 +249,7 @@ def join_event(desk: Desk, member_id: str, event: str, seats: int) -> Any:
     topic=choice("what it is about", TOPICS),
 )
 def leave_note(desk: Desk, member_id: str, topic: str) -> Any:
-    desk.read("members", member_id)
-    if desk.find("notes", member_id=member_id):
-        raise Refusal(f"member {member_id} already left a note")
-    desk.save("notes", member_id, {"member_id": member_id, "topic": topic})
-    return "ok"
+    return desk.add_once("notes", member_id, "already left a note", topic=topic)
 
 
 TOOLS = toolset(

@@ -11,10 +11,26 @@ import random
 from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
+from muarl_cli.worlds.draws import another, email_address, person, phone_number
 from muarl_cli.worlds.store import Record
-from muarl_cli.worlds.toolkit import Desk, Refusal, choice, integer, nested, text, tool, toolset
+from muarl_cli.worlds.toolkit import (
+    EMAIL,
+    PHONE,
+    Desk,
+    Refusal,
+    change_once,
+    choice,
+    four_digits,
+    integer,
+    nested,
+    some_of,
+    text,
+    tool,
+    toolset,
+)
 
 OWNER = "customer_id"
+HOST = "mail.com"
 NAMES = (
     "mia", "tom", "ana", "leo", "eva", "max", "ida", "ben", "zoe", "jon", "amy", "sam", "lea", "kim", "dan", "ella"
 )  # fmt: skip
@@ -30,8 +46,7 @@ TOPICS = ("damaged parcel", "missing part", "wrong invoice", "warranty claim")
 CODES = ("SPRING", "SUMMER", "LUCKY", "BONUS")
 MESSAGES = ("happy birthday", "with love", "well done", "get well soon")
 
-ID = r"^[0-9]{4}$"
-CUSTOMER, ORDER = text("customer id, four digits", ID), text("order id, four digits", ID)
+CUSTOMER, ORDER = four_digits("customer id, four digits"), four_digits("order id, four digits")
 ITEM = text("name of an item in the order")
 
 
@@ -44,12 +59,7 @@ def state(seed: int) -> dict[str, dict[str, Record]]:
     order_ids = iter(rng.sample(range(1000, 10000), 900))
     for number in customer_ids:
         own = [str(next(order_ids)) for _ in range(rng.choice((2, 3)))]
-        customers[str(number)] = {
-            "name": rng.choice(NAMES),
-            "email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com",
-            "phone": str(rng.randrange(100000, 1000000)),
-            "orders": own,
-        }
+        customers[str(number)] = person(rng, NAMES, HOST) | {"orders": own}
         # the items of one customer's orders differ, so that an item names one order
         pool = rng.sample(ITEMS, len(ITEMS))
         for order in own:
@@ -73,9 +83,7 @@ def state(seed: int) -> dict[str, dict[str, Record]]:
 
 
 def _own_order(desk: Desk, order_id: str, status: str, change: str) -> Record:
-    order = desk.read("orders", order_id)
-    if order["status"] != status:
-        raise Refusal(f"order {order_id} is {order['status']}, not {status}")
+    order = desk.in_status("orders", "order", order_id, status)
     if change in order["changed"]:
         raise Refusal(f"{change} of order {order_id} was already changed once")
     order["changed"] = sorted([*order["changed"], change])
@@ -103,9 +111,7 @@ def list_orders(desk: Desk, customer_id: str) -> Any:
 
 @tool(ToolClass.READ, "One order. The customer id must be that of its owner.", customer_id=CUSTOMER, order_id=ORDER)
 def get_order(desk: Desk, customer_id: str, order_id: str) -> Any:
-    order = desk.read("orders", order_id)
-    if order["customer_id"] != customer_id:
-        raise Refusal(f"order {order_id} does not belong to customer {customer_id}")
+    order = desk.own("orders", "order", order_id, customer_id)
     items = [f"{row['quantity']} {row['option']} {row['item']}" for row in order["items"]]
     return {"status": order["status"], "items": items, "method": order["method"], "speed": order["speed"]}
 
@@ -229,21 +235,11 @@ def exchange_item(desk: Desk, order_id: str, item: str, option: str) -> Any:
     ToolClass.WRITE,
     "Change the phone number or the email of a customer.",
     customer_id=CUSTOMER,
-    contact={
-        "type": "object",
-        "description": "the new phone number (six digits) or the new email",
-        "properties": {"phone": text("six digits", r"^[0-9]{6}$"), "email": text("an email address", r"^\S+@\S+$")},
-        "additionalProperties": False,
-        "minProperties": 1,
-    },
+    contact=some_of("the new phone number (six digits) or the new email", phone=PHONE, email=EMAIL),
 )
 def update_contact(desk: Desk, customer_id: str, contact: dict[str, str]) -> Any:
     customer = desk.read("customers", customer_id)
-    changed = customer.get("changed", [])
-    for field in contact:
-        if field in changed:
-            raise Refusal(f"the {field} of customer {customer_id} was already changed once")
-    desk.save("customers", customer_id, customer | contact | {"changed": sorted([*changed, *contact])})
+    desk.save("customers", customer_id, change_once(customer, f"customer {customer_id}", contact))
     return "ok"
 
 
@@ -297,9 +293,9 @@ def draw(
     """
     slots: dict[str, Any] = {"customer_id": subject}
     if intent == "phone":
-        return slots | {"phone": str(rng.randrange(100000, 1000000))}, "", {}
+        return slots | {"phone": phone_number(rng)}, "", {}
     if intent == "email":
-        return slots | {"email": f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com"}, "", {}
+        return slots | {"email": email_address(rng, NAMES, HOST)}, "", {}
     if intent in ("ticket", "handover"):
         return slots | {"topic": rng.choice(TOPICS)}, "", {}
     wanted = "pending" if intent in PENDING else "delivered"
@@ -321,13 +317,13 @@ def draw(
         case "address":
             slots["address"] = {"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)}
         case "option" | "exchange":
-            slots["option"] = rng.choice([c for c in COLORS if c != item["option"]])
+            slots["option"] = another(rng, COLORS, item["option"])
         case "quantity":
-            slots["quantity"] = rng.choice([n for n in range(1, 10) if n != item["quantity"]])
+            slots["quantity"] = another(rng, range(1, 10), item["quantity"])
         case "payment":
-            slots["method"] = rng.choice([m for m in METHODS if m != order["method"]])
+            slots["method"] = another(rng, METHODS, order["method"])
         case "shipping":
-            slots["speed"] = rng.choice([s for s in SPEEDS if s != order["speed"]])
+            slots["speed"] = another(rng, SPEEDS, order["speed"])
         case "coupon":
             slots["code"] = rng.choice(CODES)
         case "gift":
@@ -365,9 +361,9 @@ def other_value(rng: random.Random, slot: str, value: Any) -> Any:
         case "topic":
             options = TOPICS
         case "phone":
-            options = (str(rng.randrange(100000, 1000000)),)
+            options = (phone_number(rng),)
         case "email":
-            options = (f"{rng.choice(NAMES)}{rng.randrange(10, 100)}@mail.com",)
+            options = (email_address(rng, NAMES, HOST),)
         case _:
             raise ValueError(f"nobody changes their mind about {slot}")
-    return rng.choice([option for option in options if option != value])
+    return another(rng, options, value)

@@ -1,0 +1,44 @@
+"""`muarl verify`: verify accepted demonstrations again, from the log alone.
+
+Examples:
+  muarl verify runs/cold
+  muarl verify runs/cold --benchmarks
+  muarl verify runs/cold --accept verified --json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muarl_cli.cli import options as o
+
+SHOWN = 10
+"""failures printed for a person; --json has all"""
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of synth-coldstart")],
+    accept: Annotated[str, typer.Option("--accept", help="verified, outcome or all; default: as the run")] = "",
+    benchmarks: Annotated[
+        bool, typer.Option("--benchmarks", help="also write overlap with every installed benchmark into the card")
+    ] = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    from muarl_cli.cli.console import Talk
+    from muarl_cli.errors import ExitCode, MuarlError
+    from muarl_cli.pipeline import reverify
+
+    if accept not in ("", "verified", "outcome", "all"):
+        raise MuarlError(f"--accept {accept!r} is unknown", next_step="verified, outcome or all")
+    talk = Talk(json=json)
+    with talk.data_only():
+        result = reverify.run(run, accept, benchmarks)
+        failed = result["failed"]
+        for key, reasons in list(failed.items())[:SHOWN]:
+            talk.warn(f"{key}: {'; '.join(reasons)}")
+        talk.result(result if json else {**result, "failed": len(failed)})
+    return int(ExitCode.GATE_FAILED if failed or result["twice"] else ExitCode.OK)

@@ -1,0 +1,140 @@
+"""The control side of a vLLM server: what it can do, new weights, and whether it really has them.
+
+Features are read from the server's own OpenAPI document, since its routes move between versions. New weights come as a
+file that the server can see: an adapter is swapped in place, full weights are loaded by `vllm_worker.Worker`, between a
+pause that keeps running requests and a reset of the prefix cache. Invariant: a refused or half-done update is an error,
+never a warning; the caller checks afterwards what the server computes (`canary.py`), because a 200 is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from muarl_cli.errors import ExitCode, MuarlError
+
+ADAPTER = "muarl-policy"
+"""the name under which the policy's adapter is served"""
+SECONDS = 600.0
+"""of one control call: loading 60 GB from a disk takes minutes"""
+_LORA, _RPC, _PAUSE, _RESUME, _RESET = (
+    "/v1/load_lora_adapter",
+    "/collective_rpc",
+    "/pause",
+    "/resume",
+    "/reset_prefix_cache",
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a server says that it can do."""
+
+    version: str
+    adapters: bool
+    """adapters can be loaded while it runs (VLLM_ALLOW_RUNTIME_LORA_UPDATING, --enable-lora)"""
+    full_weights: bool
+    """weights can be replaced while it runs (VLLM_SERVER_DEV_MODE, --worker-extension-cls)"""
+    pauses: bool
+    resets_cache: bool
+
+
+class VllmAdmin:
+    """Control calls to one server. `url` is its base URL, with or without /v1."""
+
+    def __init__(self, url: str, key: str = "none") -> None:
+        self.root = url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Authorization": f"Bearer {key}"}
+
+    async def features(self) -> Features:
+        """Raises `MuarlError` where nothing answers there, or something that is no vLLM server."""
+        document = await self._call("GET", "/openapi.json")
+        paths = set(document.get("paths", {}))
+        if "/v1/completions" not in paths:
+            raise MuarlError(
+                f"{self.root} is no server that takes token ids",
+                why="its OpenAPI document has no /v1/completions",
+                next_step="start one with: muarl serve MODEL",
+                code=ExitCode.UNAVAILABLE,
+            )
+        version = str((await self._call("GET", "/version")).get("version", "")) if "/version" in paths else ""
+        return Features(
+            version=version,
+            adapters=_LORA in paths,
+            full_weights=_RPC in paths,
+            pauses={_PAUSE, _RESUME} <= paths,
+            resets_cache=_RESET in paths,
+        )
+
+    async def load_adapter(self, folder: Path, features: Features) -> str:
+        """Serve the adapter in `folder` in the place of the last one; the model name to ask for from now on."""
+        if not features.adapters:
+            raise self._cannot("load adapters", "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
+        body = {"lora_name": ADAPTER, "lora_path": str(folder), "load_inplace": True}
+        await self._call("POST", _LORA, body)
+        return ADAPTER
+
+    async def load_weights(self, folder: Path, version: str, features: Features) -> None:
+        """Replace all weights by those in `folder` (a Hugging Face folder). Requests that run meanwhile wait."""
+        if not features.full_weights:
+            raise self._cannot("replace weights", "VLLM_SERVER_DEV_MODE=1 and the worker class of muarl")
+        if features.pauses:
+            await self._call("POST", f"{_PAUSE}?mode=keep")
+        try:
+            reply = await self._call(
+                "POST", _RPC, {"method": "muarl_load", "kwargs": {"folder": str(folder), "version": version}}
+            )
+            if features.resets_cache:
+                await self._call("POST", _RESET)
+        finally:
+            if features.pauses:
+                await self._call("POST", _RESUME)
+        results = reply.get("results")
+        if not results or any(result is None for result in results):
+            raise MuarlError(
+                "the server did not say that it has the new weights",
+                where=self.root,
+                why=f"its workers answered {results!r}",
+                next_step="start it with: muarl serve MODEL",
+                code=ExitCode.UNAVAILABLE,
+            )
+
+    def _cannot(self, what: str, how: str) -> MuarlError:
+        return MuarlError(
+            f"the server at {self.root} cannot {what} while it runs",
+            why=f"it was started without {how}",
+            next_step="start it with: muarl serve MODEL",
+            code=ExitCode.UNAVAILABLE,
+        )
+
+    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=10.0)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
+                session.request(method, self.root + path, json=body) as response,
+            ):
+                text = await response.text()
+                status, kind = response.status, response.content_type
+                if status == 200:
+                    found = await response.json() if kind == "application/json" and text else {}
+                    return found if isinstance(found, dict) else {"results": found}
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise MuarlError(
+                f"{self.root} does not answer",
+                where=path,
+                why=f"{type(error).__name__}: {error}",
+                next_step="start the server (muarl serve MODEL), or check the address",
+                code=ExitCode.UNAVAILABLE,
+            ) from error
+        raise MuarlError(
+            f"the server refused a control call (status {status})",
+            where=self.root + path,
+            why=" ".join(text.split())[:300],
+            next_step="look at the server's own log; muarl serve MODEL starts one that knows these calls",
+            code=ExitCode.UNAVAILABLE,
+        )

@@ -1,0 +1,1 @@
+"""A university registrar: course registration."""

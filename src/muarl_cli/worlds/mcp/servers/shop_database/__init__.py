@@ -1,0 +1,1 @@
+"""A shop kept in an SQLite database."""

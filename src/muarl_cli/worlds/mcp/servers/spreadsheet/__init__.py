@@ -1,0 +1,1 @@
+"""Workbooks of a chain of branches."""

@@ -1,0 +1,189 @@
+"""The engine over vLLM's HTTP routes: the contract, weights on their way, and servers that die or lie.
+
+Against a small server with those routes (`fakes/vllm_like_server.py`); `tests/engines/test_vllm_real.py` runs the same
+contract on a real vLLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import contract
+from fakes.vllm_like_server import ROUTES, VllmLikeServer
+
+from muarl_cli.conversation.protocols import InfraFault
+from muarl_cli.engines.address import resolve_address
+from muarl_cli.engines.canary import canary_of
+from muarl_cli.engines.hf import HFEngine
+from muarl_cli.engines.protocol import Engine, Sampling
+from muarl_cli.engines.vllm_server import VllmServer, open_servers
+from muarl_cli.engines.wire import RetryPolicy, Wire
+from muarl_cli.errors import MuarlError
+
+ONCE = RetryPolicy(attempts=1, request_seconds=20)
+
+
+def make_model(seed: int = 0, tied: bool = True) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=contract.VOCAB,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=512,
+            initializer_range=0.2,
+            tie_word_embeddings=tied,
+        )
+    ).eval()
+
+
+async def connect(*servers: VllmLikeServer) -> VllmServer:
+    wires = [Wire(resolve_address(server.url), retry=ONCE) for server in servers]
+    return await open_servers(wires, "0")
+
+
+def test_the_in_process_engine_keeps_the_contract() -> None:
+    model = make_model()
+    engine: Engine = HFEngine(model, "fp32")
+    contract.run(lambda: contract.whole_contract(engine, model, 2e-5))
+
+
+def test_an_engine_over_http_keeps_the_contract() -> None:
+    model = make_model()
+    with VllmLikeServer(model) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            await contract.whole_contract(engine, model, 2e-5)
+            await engine.close_connections()
+            engine.close()
+
+        asyncio.run(everything())
+    assert server.completions > 20
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_weights_are_what_is_served_from_then_on(tied: bool) -> None:
+    old, new = make_model(0, tied), make_model(1, tied)
+    with VllmLikeServer(old) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            before = await engine.generate(contract.prompt(1, 12), Sampling(0.0, 1.0, 8, (3,), 1), "a")
+            await engine.share(lambda folder: new.save_pretrained(folder), "7", canary_of(new, "fp32"), adapter=False)
+            assert engine.weight_version == "7"
+            after = await engine.generate(contract.prompt(1, 12), Sampling(0.0, 1.0, 8, (3,), 1), "a")
+            assert (before.weight_version, after.weight_version) == ("0", "7") and before.ids != after.ids
+            await contract.draws_from_the_model_it_serves(engine, new, 2e-5)
+            await engine.close_connections()
+
+        asyncio.run(everything())
+    order = [call for call in server.calls if call in ("/pause", "/collective_rpc", "/reset_prefix_cache", "/resume")]
+    assert order == ["/pause", "/collective_rpc", "/reset_prefix_cache", "/resume"]
+
+
+def test_a_server_that_keeps_its_old_output_layer_is_caught() -> None:
+    """HTTP 200, new embeddings, old head: what vLLM on a CPU does with tied weights."""
+    old, new = make_model(0), make_model(1)
+    with VllmLikeServer(old, stale_head=True) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            with pytest.raises(MuarlError, match="does not compute with the trainer's weights"):
+                await engine.share(lambda folder: new.save_pretrained(folder), "1", canary_of(new, "fp32"), False)
+            assert engine.weight_version == "0"
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+def test_an_update_that_is_refused_is_an_error_and_the_server_goes_on_as_it_was() -> None:
+    with VllmLikeServer(make_model(0)) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            server.refuse = True
+            with pytest.raises(MuarlError, match="refused a control call"):
+                await engine.share(lambda folder: None, "1", canary_of(make_model(0), "fp32"), False)
+            server.refuse = False
+            assert engine.weight_version == "0"
+            await engine.check(engine._servers[0], canary_of(make_model(0), "fp32"))
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+def test_an_adapter_is_served_in_place(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = make_model(0)
+    adapted = peft.get_peft_model(make_model(0), peft.LoraConfig(r=4, target_modules="all-linear")).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    with VllmLikeServer(base) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            canary = canary_of(adapted, "fp32")
+            with pytest.raises(MuarlError, match="does not compute"):
+                await engine.check(engine._servers[0], canary)
+            await engine.share(lambda folder: adapted.save_pretrained(folder), "1", canary, adapter=True)
+            await contract.draws_from_the_model_it_serves(engine, adapted, 2e-5)
+            await engine.close_connections()
+
+        asyncio.run(everything())
+    assert "/v1/load_lora_adapter" in server.calls and "/collective_rpc" not in server.calls
+
+
+def test_conversations_stay_with_their_server_and_move_on_when_it_dies() -> None:
+    model = make_model()
+    with VllmLikeServer(model) as first, VllmLikeServer(model) as second:
+
+        async def everything() -> None:
+            engine = await connect(first, second)
+            ask = Sampling(1.0, 1.0, 5, (3,), 1)
+            for turn in range(3):
+                await asyncio.gather(
+                    *(engine.generate(contract.prompt(n, 10 + turn), ask, f"talk{n}") for n in range(6))
+                )
+            assert (first.completions, second.completions) == (9, 9)
+            expected = await engine.generate(contract.prompt(0, 30), ask, "talk0")
+            first.kill()
+            drawn = [await engine.generate(contract.prompt(n, 30), ask, f"talk{n}") for n in range(6)]
+            assert drawn[0].ids == expected.ids and engine.moved == 3
+            second.kill()
+            with pytest.raises(InfraFault):
+                await engine.generate(contract.prompt(0, 30), ask, "talk0")
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("/v1/completions", "takes token ids"), ("/collective_rpc", "replace weights")],
+)
+def test_what_a_server_cannot_do_is_said_with_the_command_that_starts_one_that_can(missing: str, message: str) -> None:
+    routes = tuple(route for route in ROUTES if route != missing)
+    with VllmLikeServer(make_model(), routes=routes) as server:
+
+        async def everything() -> None:
+            with pytest.raises(MuarlError, match=message) as caught:
+                engine = await connect(server)
+                try:
+                    await engine.share(lambda folder: None, "1", canary_of(make_model(), "fp32"), False)
+                finally:
+                    await engine.close_connections()
+            assert "muarl serve" in caught.value.next_step
+
+        asyncio.run(everything())

@@ -1,0 +1,158 @@
+"""A real local HTTP server with the routes of a vLLM server that muarl uses, over the in-process engine.
+
+Token ids in, token ids and log-probabilities out, weights replaced while it runs. `stale_head` makes it keep its old
+output layer on a full update, as vLLM on a CPU does with tied embeddings; `refuse` answers control calls with a 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from aiohttp import web
+
+from muarl_cli.engines.hf import HFEngine
+from muarl_cli.engines.protocol import Sampling
+
+ROUTES = (
+    "/v1/completions",
+    "/v1/models",
+    "/version",
+    "/collective_rpc",
+    "/pause",
+    "/resume",
+    "/reset_prefix_cache",
+    "/v1/load_lora_adapter",
+)
+
+
+class VllmLikeServer:
+    """Use as a context manager; `url` is its base URL."""
+
+    def __init__(self, model: Any, *, routes: tuple[str, ...] = ROUTES, stale_head: bool = False) -> None:
+        self.model, self.routes, self.stale_head = model, routes, stale_head
+        self.refuse = False
+        self.calls: list[str] = []
+        self.completions = 0
+        self._engine = HFEngine(model, "fp32")
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> VllmLikeServer:
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Stop at once; connections are cut."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(20)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(20)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        self._ready.set()
+        self._loop.run_forever()
+
+    async def _start(self) -> None:
+        application = web.Application(middlewares=[self._watch])
+        application.router.add_get("/openapi.json", self._document)
+        application.router.add_get("/version", self._version)
+        application.router.add_get("/v1/models", self._models)
+        application.router.add_post("/v1/completions", self._complete)
+        for path in ("/pause", "/resume", "/reset_prefix_cache"):
+            application.router.add_post(path, self._fine)
+        application.router.add_post("/collective_rpc", self._load)
+        application.router.add_post("/v1/load_lora_adapter", self._adapter)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    @web.middleware
+    async def _watch(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.calls.append(request.path)
+        if request.path not in (*self.routes, "/openapi.json"):
+            return web.json_response({"error": "no such route"}, status=404)
+        if self.refuse and request.method == "POST" and request.path != "/v1/completions":
+            return web.json_response({"error": "out of order"}, status=500)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    async def _document(self, request: web.Request) -> web.Response:
+        return web.json_response({"paths": {path: {} for path in self.routes}})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.32.0+fake"})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "policy"}, {"id": "muarl-policy"}]})
+
+    async def _fine(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        self.completions += 1
+        body = await request.json()
+        ids = tuple(body["prompt"])
+        if body.get("prompt_logprobs") is not None:
+            with torch.no_grad():
+                everything = torch.log_softmax(self.model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
+            rows: list[Any] = [None]
+            rows += [{str(i): {"logprob": float(everything[n, i])}} for n, i in enumerate(ids[1:])]
+            return web.json_response({"choices": [{"prompt_logprobs": rows, "token_ids": [0]}]})
+        sampling = Sampling(
+            body["temperature"], body["top_p"], body["max_tokens"], tuple(body["stop_token_ids"]), body["seed"]
+        )
+        drawn = await self._engine.generate(ids, sampling, str(self.completions))
+        self._engine.release(str(self.completions))
+        choice = {
+            "token_ids": list(drawn.ids),
+            "logprobs": {"token_logprobs": list(drawn.logprobs)},
+            "finish_reason": drawn.finish.value,
+        }
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": len(ids)}})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        from safetensors.torch import load_file
+
+        body = await request.json()
+        head = self.model.lm_head.weight.detach().clone()
+        tensors: dict[str, Any] = {}
+        for file in sorted(Path(body["kwargs"]["folder"]).glob("*.safetensors")):
+            tensors |= load_file(file)
+        if not tensors:
+            return web.json_response({"error": "no weights there"}, status=500)
+        self.model.load_state_dict(tensors, strict=False)
+        self.model.tie_weights()
+        if self.stale_head:
+            self.model.lm_head.weight = torch.nn.Parameter(head)
+        await self._engine.sync(None, body["kwargs"]["version"])
+        return web.json_response({"results": [body["kwargs"]["version"]]})
+
+    async def _adapter(self, request: web.Request) -> web.Response:
+        from peft import PeftModel
+
+        body = await request.json()
+        adapted = PeftModel.from_pretrained(self.model, body["lora_path"])
+        self.model = adapted.merge_and_unload()
+        self._engine = HFEngine(self.model, "fp32")
+        return web.Response(text="Success")
