@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml setup.py
 		|| { echo "error: $(PYTHON) is older than 3.11; next: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet -e ".[train,tau2,mcp,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[train,deepspeed,tau2,mcp,dev]"
 	@touch $@
 
 demo: setup

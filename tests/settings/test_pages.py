@@ -14,6 +14,7 @@ from muarl_cli.settings.resolve import resolve
 from muarl_cli.settings.schema import profile_schema, stage_schema
 
 PAPER_8B, PAPER_14B, PAPER_32B = "paper-8b", "paper-14b", "paper-32b"
+PAPER_32B_4X8 = "paper-32b-4x8"
 PUBLISHED: list[tuple[str, str, Any]] = [
     # (stage, setting, value): MUA-RL, arXiv 2508.18669, and where it is silent its released code
     ("sft", "batch", 128),
@@ -98,14 +99,21 @@ def test_every_setting_of_a_page_has_its_reason_beside_it(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stage", list(Stage))
-@pytest.mark.parametrize("name", ["", "tiny", PAPER_8B, PAPER_14B, PAPER_32B])
+@pytest.mark.parametrize("name", ["", "tiny", PAPER_8B, PAPER_14B, PAPER_32B, PAPER_32B_4X8])
 def test_every_profile_sets_every_stage_to_valid_values(stage: Stage, name: str) -> None:
     resolved = resolve(stage, profile_name=name, environ={})
     assert set(resolved.origins.values()) - {"stage page"} or not name, f"{name} says nothing about {stage}"
 
 
-def test_the_four_profiles_ship() -> None:
-    assert profile_names() == [PAPER_14B, PAPER_32B, PAPER_8B, "tiny"]
+def test_the_five_profiles_ship() -> None:
+    assert profile_names() == [PAPER_14B, PAPER_32B, PAPER_32B_4X8, PAPER_8B, "tiny"]
+
+
+def test_the_profile_for_many_gpus_changes_how_it_is_computed_and_not_what() -> None:
+    many, one = profile(PAPER_32B_4X8), profile(PAPER_32B)
+    for stage in ("sft", "rl_train"):
+        assert many[stage].pop("shards.zero") == 3 and many[stage].pop("recompute") is True
+    assert many == one
 
 
 @pytest.mark.parametrize("name", [PAPER_8B, PAPER_14B, PAPER_32B])

@@ -225,3 +225,12 @@ def test_any_yaml_text_is_a_value_or_a_muarl_error(text: str) -> None:
         load_text(text, "file")
     except MuarlError as error:
         assert error.code is ExitCode.CONFIG
+
+
+def test_settings_of_several_processes_and_adapters_that_would_have_no_effect_are_refused() -> None:
+    with pytest.raises(MuarlError, match=r"shards\.zero"):
+        _resolve(Stage.RL_TRAIN, "shards.offload=true")
+    with pytest.raises(MuarlError, match="an adapter needs a model"):
+        _resolve(Stage.SFT, "lora.rank=8")
+    resolved = _resolve(Stage.SFT, "lora.rank=8", "model=somewhere", "shards.zero=2", "shards.offload=true")
+    assert resolved.flat()["shards.offload"] is True

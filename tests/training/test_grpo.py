@@ -91,8 +91,8 @@ def _derived(model: Any, samples: list[Sample], spec: GrpoSpec, reference: Any =
 def _gradient(model: Any, samples: list[Sample], spec: GrpoSpec = SPEC, reference: Any = None) -> Any:
     trainer = GrpoTrainer(model, spec, reference)
     metrics = trainer.accumulate(samples)
-    gradient = trainer._optimiser.gradients()
-    trainer._optimiser.discard()
+    gradient = trainer.optimiser.gradients()
+    trainer.optimiser.discard()
     return metrics, gradient
 
 
@@ -231,7 +231,7 @@ def test_an_adapter_is_measured_against_its_own_base() -> None:
     trainer = GrpoTrainer(model, replace(SPEC, kl_coef=0.1, lr=0.02), None)
     first = trainer.update(_samples(noise=0.0))
     assert first["kl"] == pytest.approx(0.0, abs=1e-6)
-    second, gradient = trainer.accumulate(_samples(noise=0.0)), trainer._optimiser.gradients()
+    second, gradient = trainer.accumulate(_samples(noise=0.0)), trainer.optimiser.gradients()
     assert second["kl"] > 1e-4
     assert gradient and all("lora_" in name for name in gradient)
     expected = GrpoTrainer(model, replace(SPEC, kl_coef=0.1), base).accumulate(_samples(noise=0.0))
@@ -290,7 +290,7 @@ def test_an_infinite_loss_or_gradient_alone_stops_the_step(monkeypatch: pytest.M
     metrics = trainer.update(_samples())
     assert (metrics["updates"], metrics["skipped"]) == (0, 1) and "loss" not in metrics
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert trainer._optimiser.gradients() == {}
+    assert trainer.optimiser.gradients() == {}
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:

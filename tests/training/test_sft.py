@@ -38,7 +38,7 @@ def _gradient(rows: list[TokenRow], model: Any, **changes: Any) -> tuple[float, 
     """Loss of the first step over all `rows`, and its gradient (the weights are left alone)."""
     trainer = SftTrainer(model, rows, replace(SPEC, batch=len(rows), **changes), seed=1)
     seen = {}
-    trainer._optimiser.apply = lambda lr, clip: seen.update(trainer._optimiser.gradients()) or 1.0  # type: ignore
+    trainer.optimiser.apply = lambda lr, clip: seen.update(trainer.optimiser.gradients()) or 1.0  # type: ignore
     loss = trainer.step()["loss"]
     return loss, seen
 

@@ -6,6 +6,7 @@ settings, a folder and a `Talk`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -38,8 +39,17 @@ class Common:
     json: bool = False
 
 
-def stage_command(stage_name: str, *flags: o.Flag) -> Callable[..., int]:
-    """The function behind a stage's subcommand: `flags`, and the ones that every stage has.
+MANY: tuple[tuple[str, Any, Any], ...] = (
+    ("launcher", o.Launcher, None),
+    ("hostfile", o.Hostfile, None),
+    ("processes", o.Processes, None),
+)
+"""flags of the stages that may run as several processes"""
+
+
+def stage_command(stage_name: str, *flags: o.Flag, many: bool = False) -> Callable[..., int]:
+    """The function behind a stage's subcommand: `flags`, and the ones that every stage has; `many`: also those that
+    start it as several processes.
 
     Typer reads a command out of a function's signature, so the signature is made from the table.
     """
@@ -54,12 +64,15 @@ def stage_command(stage_name: str, *flags: o.Flag) -> Callable[..., int]:
         debug: bool,
         **values: Any,
     ) -> int:
+        if many and not dry_run:
+            launch_ranks(values["launcher"], values["hostfile"], values["processes"])
         settings = {flag.setting: flag.value(values[flag.name]) for flag in flags}
         return launch(stage_name, Common(profile, config, out, dry_run, json), settings, overrides)
 
     parameters = [
         ("overrides", o.Overrides, None),
         *((flag.name, flag.annotation, None) for flag in flags),
+        *(MANY if many else ()),
         ("profile", o.Profile, ""),
         ("config", o.Config, None),
         ("out", o.Out, None),
@@ -78,6 +91,23 @@ def stage_command(stage_name: str, *flags: o.Flag) -> Callable[..., int]:
     return command
 
 
+def launch_ranks(launcher: str | None, hostfile: Path | None, processes: int | None) -> None:
+    """Start this command once a rank where that is asked for; returns in every rank, and where it is not."""
+    from muarl_cli.cli.launcher import start
+    from muarl_cli.training.launched import is_rank
+
+    if is_rank():
+        return
+    if launcher:
+        start(launcher, hostfile, processes)
+    elif hostfile is not None or processes is not None:
+        raise MuarlError(
+            "--hostfile and --processes are for a launcher",
+            next_step="add --launcher deepspeed (or torchrun)",
+            code=ExitCode.USAGE,
+        )
+
+
 def launch(
     stage_name: str,
     common: Common,
@@ -93,7 +123,7 @@ def launch(
     from muarl_cli.settings.resolve import resolve
 
     stage = Stage(stage_name)
-    talk = Talk(json=common.json)
+    talk = _talk(common.json)
     given = {key: (_flag_name(key), value) for key, value in flags.items() if value is not None}
     with talk.data_only():
         resolved = resolve(
@@ -112,6 +142,16 @@ def launch(
         code = int(result.pop("exit_code", ExitCode.OK))
         talk.result(result)
     return code
+
+
+def _talk(json: bool) -> Talk:
+    """Of several ranks, the first one talks; the others are heard only in errors."""
+    from muarl_cli.training.launched import follows
+
+    if not follows():
+        return Talk(json=json)
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  as long as the process
+    return Talk(json=json, out=nowhere, err=nowhere)
 
 
 def know_servers(files: Sequence[str]) -> None:

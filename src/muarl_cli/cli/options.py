@@ -38,6 +38,18 @@ DryRun = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="stdout is one JSON document", rich_help_panel=_RUN)]
 Debug = Annotated[bool, typer.Option("--debug", help="tracebacks", rich_help_panel=_RUN)]
 
+_MANY = "Several processes"
+Launcher = Annotated[
+    str | None,
+    typer.Option("--launcher", help="deepspeed or torchrun: start this command once a rank", rich_help_panel=_MANY),
+]
+Hostfile = Annotated[
+    Path | None, typer.Option("--hostfile", help="hosts for deepspeed: NAME slots=8 a line", rich_help_panel=_MANY)
+]
+Processes = Annotated[
+    int | None, typer.Option("--processes", min=1, help="ranks a host; default: one a GPU", rich_help_panel=_MANY)
+]
+
 Model = Annotated[
     str | None,
     typer.Option(

@@ -4,6 +4,7 @@ Examples:
   muarl rl-train --profile tiny --model runs/demo/sft --out runs/rl
   muarl rl-train --tasks tau2:retail:train,tau2:airline:train,tau2:telecom:train --user-model qwen
   muarl rl-train --user-model gpt-4o --max-usd 5 --steps 2
+  muarl rl-train --launcher deepspeed --hostfile hosts shards.zero=3 --model Qwen/Qwen3-32B --dry-run
 """
 
 from __future__ import annotations
@@ -23,4 +24,5 @@ rl_train = stage_command(
     *o.USER,
     *o.CHECKOUTS,
     *o.TALKING,
+    many=True,
 )

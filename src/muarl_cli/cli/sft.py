@@ -20,4 +20,5 @@ sft = stage_command(
     o.flag("lr", float, "highest learning rate"),
     o.SEED,
     o.MCP,
+    many=True,
 )

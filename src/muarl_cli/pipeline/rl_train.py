@@ -19,7 +19,8 @@ from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rl_metrics import behaviour_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys
-from muarl_cli.pipeline.sft import checkpoint_hash, load_tensors, save
+from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
+from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
@@ -53,6 +54,10 @@ def total_steps(settings: RlTrain, tasks: int) -> int:
 
 
 def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
+    return run_together(settings, partial(_trainer, settings, None), partial(_lead, settings, out, talk))
+
+
+def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=free_keys(not settings.engines)) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
@@ -62,6 +67,7 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         policy = load_policy(
             str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
         )
+        policy.model = prepared(policy.model, settings)
         if started:
             talk.say(f"resuming from step {started.step}")
         lineage = _lineage(settings, folder, tasks)
@@ -71,13 +77,22 @@ def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
         ):
             for line in log.report.lines():
                 talk.warn(line)
+            trained = policy.model
+            if settings.shards.zero == 3:  # it will hold a part of the weights: conversations are held by a copy
+                policy.model = _copy(settings, policy)
             agents = open_policy(policy, settings, str(started.step if started else 0), out)
-            own = _Run(settings, out, folder, policy, agents, lineage, log, trackers, tasks, started)
+            own = _Run(settings, out, folder, policy, trained, agents, lineage, log, trackers, tasks, started, team)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)
         summary["artifact"] = artifact_hash(out)
         talk.say(f"next: muarl eval --model {out}")
         return _with_code(folder.finish(summary))
+
+
+def _copy(settings: RlTrain, policy: Policy) -> Any:
+    from muarl_cli.training.tiny_model import load_model
+
+    return prepared(load_model(policy.folder, dtype_of(policy.model)), settings)
 
 
 def _with_code(summary: dict[str, Any]) -> dict[str, Any]:
@@ -104,20 +119,23 @@ class _Run:
     out: Path
     folder: RunFolder
     policy: Policy
+    trained: Any
+    """the model that is trained: the policy's own, or the one that it is a copy of"""
     agents: Agents
     lineage: Lineage
     log: EpisodeLog
     trackers: Trackers
     tasks: list[tuple[Scenario, Task]]
     started: checkpoint.Checkpoint | None
+    team: Team
 
 
-async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
+def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, reference: str, steps: int) -> Any:
+    """This rank's trainer; `own` is the model on rank 0, the others load it from `folder`. `reference` is the folder of
+    the model that the KL is measured against; an adapter has its base for that."""
     from muarl_cli.training.grpo import GrpoSpec, GrpoTrainer
     from muarl_cli.training.tiny_model import load_model
 
-    settings = own.settings
-    steps = total_steps(settings, len(own.tasks))
     spec = GrpoSpec(
         lr=settings.lr,
         schedule=settings.schedule,
@@ -140,14 +158,22 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         micro_batch_tokens=settings.micro_batch_tokens,
         updates_per_batch=settings.updates_per_batch,
     )
-    reference = None
-    if settings.kl_coef > 0:
-        reference = load_model(checkpoint.resolve_model_path(Path(settings.model), talk.warn), own.policy.dtype)
-    trainer = GrpoTrainer(own.policy.model, spec, reference, sampled_is_old=own.agents.in_process)
+    model = model_on(ranks, own, folder, dtype, settings)
+    apart = settings.kl_coef > 0 and not hasattr(model, "disable_adapter")
+    base = load_model(Path(reference), dtype) if apart else None
+    return GrpoTrainer(model, spec, base, not settings.engines, optimiser_of(settings, ranks))
+
+
+async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
+    settings, team, policy = own.settings, own.team, own.policy
+    steps = total_steps(settings, len(own.tasks))
+    reference = str(checkpoint.resolve_model_path(Path(settings.model), talk.warn))
+    make = partial(_trainer, settings, own.trained)
+    trainer = team.open(make, str(policy.folder), dtype_of(policy.model), reference, steps)
     stream, seconds = TaskStream(own.tasks, settings.seed), 0.0
     if own.started is not None:
         state = own.started.state
-        trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
+        team("read", str(own.started.folder / checkpoint.TRAINER), state["trainer"])
         stream.at, seconds = state["at"], state["seconds"]
     own.folder.keep_metrics_until(trainer.step)
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
@@ -161,7 +187,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
             raise end_of_run(alarm, str(own.out))
     async with player:
         if not own.agents.in_process:  # whatever the servers were started with
-            await deliver(own.agents, own.policy, str(trainer.step))
+            await deliver(own.agents, policy, str(trainer.step))
         with talk.progress(steps, "steps") as bar:
             bar.advance(trainer.step)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
@@ -169,11 +195,13 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 t0 = time.monotonic()
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
-                row = step_metrics(batch) | behaviour_metrics(batch) | dict(trainer.update(samples_of(batch)))
+                row = step_metrics(batch) | behaviour_metrics(batch) | dict(team("update", samples_of(batch)))
                 if row["skipped"] > (history[-1].get("skipped", 0) if history else 0):
                     row["not_applied"] = [e.episode_id for group in batch.kept for e in group.episodes if e.valid]
                     talk.warn(f"step {step} was not finite and not applied; its episodes are named in metrics.jsonl")
-                await deliver(own.agents, own.policy, str(step))
+                if own.trained is not policy.model:
+                    policy.model.load_state_dict(team("weights"), strict=False)
+                await deliver(own.agents, policy, str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 own.trackers.log(step, row)
@@ -182,8 +210,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 last = step == steps or bool(box and time.monotonic() - started_at >= box)
                 if last or halting or (settings.save_every and step % settings.save_every == 0):
                     elapsed = time.monotonic() - started_at if box else 0.0
-                    tensors, state = trainer.state()
-                    save(own, step, tensors, {"trainer": state, "at": stream.at, "seconds": elapsed}, best=False)
+                    save(own, step, {"at": stream.at, "seconds": elapsed}, best=False)
                 if halting:
                     raise end_of_run(halting, str(own.out))
     return {

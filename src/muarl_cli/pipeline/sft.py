@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, tokenizer_hash
+from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
@@ -30,6 +32,8 @@ from muarl_cli.worlds.catalog import scenario_of
 from muarl_cli.worlds.scenario import stage_of
 
 STAGE = "sft"
+MADE_HERE = Path("tiny")
+"""stands for the folder of a model that no folder was read for"""
 BASE = "base"
 """folder, inside the run's, of the tiny model that a run began with"""
 
@@ -55,6 +59,10 @@ def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
             next_step="name an episode log or a run folder with --data",
             code=ExitCode.USAGE,
         )
+    return run_together(settings, partial(_trainer, settings, None), partial(_lead, settings, out, talk))
+
+
+def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
     with RunFolder.open(out, STAGE, settings.model_dump(mode="json"), free=FREE_KEYS) as folder:
         if folder.summary is not None:
             talk.say("nothing to do: this run is complete")
@@ -72,13 +80,14 @@ def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
         policy = _start(settings, episodes, started, talk)
         if not settings.model and started is None:
             _keep_base(out / BASE, policy, folder, settings.seed)
+        policy.model = prepared(policy.model, settings)
         train, held, left_out = _rows(settings, policy, episodes)
         talk.say(
             f"{len(train)} rows to learn from, {len(held)} held out, "
             f"{left_out} longer than {settings.max_length} tokens"
         )
         summary = _train(
-            _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started), train, held, talk
+            _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started, team), train, held, talk
         )
         summary |= {"episodes": len(episodes), "left_out": left_out, "agent_share": _agent_share(train)}
         write_lineage(out, _lineage(settings, folder, episodes))
@@ -118,7 +127,7 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
                 bar.advance(loss=round(row["loss"], 3), accuracy=round(row["accuracy"], 3))
     rendering = "compact" if settings.rendering == "auto" else settings.rendering
     return Policy(
-        model, tokenizer, Path("tiny"), rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype]
+        model, tokenizer, MADE_HERE, rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype]
     )
 
 
@@ -225,12 +234,18 @@ class _Run:
     policy: Policy
     lineage: Lineage
     started: checkpoint.Checkpoint | None
+    team: Team
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the other ranks find the model that this one has."""
+        return self.out / BASE if self.policy.folder == MADE_HERE else self.policy.folder
 
 
-def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk: Talker) -> dict[str, Any]:
+def _trainer(settings: Sft, own: Any, ranks: Any, folder: str, dtype: str, train: Sequence[TokenRow]) -> Any:
+    """This rank's trainer; `own` is the model on rank 0, the others load it from `folder`."""
     from muarl_cli.training.sft import SftSpec, SftTrainer
 
-    settings = own.settings
     spec = SftSpec(
         batch=settings.batch,
         micro_batch_tokens=settings.micro_batch_tokens,
@@ -243,11 +258,18 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
         betas=(settings.betas[0], settings.betas[1]),
         grad_clip=settings.grad_clip,
     )
-    trainer = SftTrainer(own.policy.model, train, spec, settings.seed)
+    model = model_on(ranks, own, folder, dtype, settings)
+    return SftTrainer(model, train, spec, settings.seed, optimiser_of(settings, ranks))
+
+
+def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk: Talker) -> dict[str, Any]:
+    settings, team = own.settings, own.team
+    make = partial(_trainer, settings, own.policy.model)
+    trainer = team.open(make, str(own.model_folder), dtype_of(own.policy.model), train)
     best, spent = None, 0.0
     if own.started is not None:
         state = own.started.state
-        trainer.load_state(load_tensors(own.started.tensors("optimiser")), state["trainer"])
+        team("read", str(own.started.folder / checkpoint.TRAINER), state["trainer"])
         best, spent = state["best"], state["seconds"]
         if state["is_best"]:
             checkpoint.mark_best(own.out, own.started.step)
@@ -258,11 +280,11 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
     with talk.progress(trainer.total_steps, "steps") as bar:
         bar.advance(trainer.position.step)
         while not trainer.done and not (box and time.monotonic() - begun >= box):
-            row = dict(trainer.step(min(1.0, (time.monotonic() - begun) / box) if box else None))
+            row = dict(team("step", min(1.0, (time.monotonic() - begun) / box) if box else None))
             step = trainer.position.step
             last = trainer.done or bool(box and time.monotonic() - begun >= box)
             if held and (last or (settings.eval_every and step % settings.eval_every == 0)):
-                row |= {f"eval_{name}": value for name, value in trainer.eval_loss(held).items()}
+                row |= {f"eval_{name}": value for name, value in team("eval_loss", held).items()}
             own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
             bar.advance(loss=round(row.get("loss", float("nan")), 4))
             if last or (settings.save_every and step % settings.save_every == 0):
@@ -270,12 +292,11 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
                 best = row["eval_loss"] if better else best
                 is_best = better or not held
                 state = {
-                    "trainer": trainer.state()[1],
                     "best": best,
                     "is_best": is_best,
                     "seconds": time.monotonic() - begun if box else 0.0,
                 }
-                save(own, step, trainer.state()[0], state, is_best)
+                save(own, step, state, is_best)
     return {
         "steps": trainer.position.step,
         "loss": row.get("loss"),
@@ -291,28 +312,30 @@ def checkpoint_hash(out: Path, talk: Talker) -> str | None:
     return newest.hash if newest else None
 
 
-def save(own: Any, step: int, tensors: Any, state: dict[str, Any], best: bool) -> None:
-    """Write a checkpoint: an ordinary model folder, the optimiser as safetensors, the rest as JSON."""
-    from safetensors.torch import save_file
-
+def save(own: Any, step: int, state: dict[str, Any], best: bool) -> None:
+    """Write a checkpoint: an ordinary model folder, the optimiser as safetensors (a file a rank), the rest as JSON."""
+    from muarl_cli.training.shard_files import shard_name
     from muarl_cli.training.tiny_model import save_model
 
     policy: Policy = own.policy
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    weights = None if own.team.trainer.optimiser.whole_model else own.team("weights")
+    state = json.loads(json.dumps(state))
+
+    def write_optimiser(path: Path) -> None:
+        state["trainer"] = own.team("write", str(path.parent))
+
     checkpoint.save(
         own.out,
         step,
-        write_model=lambda folder: save_model(policy.model, policy.tokenizer, folder, policy.rendering),
-        write_tensors={"optimiser": lambda path: save_file(contiguous, str(path))},
-        state=json.loads(json.dumps(state)),
+        write_model=lambda folder: save_model(policy.model, policy.tokenizer, folder, policy.rendering, weights),
+        write_tensors={shard_name(own.team.ranks): write_optimiser},
+        state=state,
         lineage=own.lineage,
         keep_last=own.settings.keep,
         best=best,
     )
 
 
-def load_tensors(path: Path) -> Any:
-    """Tensors of a safetensors file, by name."""
-    from safetensors.torch import load_file
-
-    return load_file(str(path))
+def dtype_of(model: Any) -> str:
+    """The number type of a model's weights, as `load_model` names it."""
+    return DTYPES[str(next(model.parameters()).dtype).removeprefix("torch.")]

@@ -284,3 +284,30 @@ class Tiny(Group):
         if heads and heads % value:
             raise ValueError(f"must divide heads ({heads})")
         return value
+
+
+class Shards(Group):
+    """How training is spread over the processes that --launcher starts."""
+
+    zero: Literal[0, 2, 3]
+    """what is divided among them, by DeepSpeed: 2 = gradients and optimiser, 3 = the weights too; 0 = one process"""
+    offload: bool
+    """keep the optimiser's state in main memory; needs zero 2 or 3"""
+
+    @field_validator("offload")
+    @classmethod
+    def _has_effect(cls, value: bool, info: Any) -> bool:
+        if value and info.data.get("zero") == 0:
+            raise ValueError("offload has no effect with shards.zero=0: set shards.zero to 2 or 3")
+        return value
+
+
+class Lora(Group):
+    """Low-rank adapters instead of full fine-tuning."""
+
+    rank: CountOrNone
+    """rank of the adapters; 0 = full fine-tuning"""
+    alpha: Positive
+    """their scale is alpha / rank"""
+    targets: str
+    """all-linear, or names of modules separated by commas"""

@@ -22,11 +22,13 @@ from muarl_cli.settings.groups import (
     Judge,
     Judges,
     Limits,
+    Lora,
     Names,
     NotNegative,
     Positive,
     Price,
     Seed,
+    Shards,
     Share,
     TaskRefs,
     Teacher,
@@ -174,6 +176,10 @@ class Sft(StageSettings):
     """checkpoints kept, the best one not counted"""
     dtype: Dtype
     """number type of the weights; auto = bfloat16 on an accelerator, float32 on a CPU"""
+    recompute: bool
+    """keep only what enters each layer and compute the rest again in the backward pass; does not change the result"""
+    lora: Lora
+    shards: Shards
     stop_after_seconds: NotNegative
     """stop after the step in which this many seconds are over; 0 = off"""
 
@@ -181,6 +187,12 @@ class Sft(StageSettings):
     def _ends(self) -> Self:
         if not (self.epochs or self.max_steps or self.stop_after_seconds):
             raise ValueError("epochs, max_steps and stop_after_seconds are all 0: training would never take a step")
+        return self
+
+    @model_validator(mode="after")
+    def _based(self) -> Self:
+        if self.lora.rank and not self.model:
+            raise ValueError("an adapter needs a model that it adapts: name one, or set lora.rank to 0")
         return self
 
 
@@ -319,6 +331,10 @@ class RlTrain(Played):
     """steps between two checkpoints; 0 = only at the end"""
     keep: Count
     """checkpoints kept"""
+    recompute: bool
+    """keep only what enters each layer and compute the rest again in the backward pass; does not change the result"""
+    lora: Lora
+    shards: Shards
     stop_after_seconds: NotNegative
     """stop after the step in which this many seconds are over; 0 = off"""
     trackers: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(as_list)]

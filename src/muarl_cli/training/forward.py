@@ -43,6 +43,11 @@ def hidden_states(model: Any, batch: Packed) -> Tensor:
     return hidden
 
 
+def recomputing(model: Any) -> None:
+    """From now on keep only what enters each layer, and compute the rest again in the backward pass."""
+    plain_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def token_values(model: Any, batch: Packed, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS) -> TokenValues:
     """Log-probability, entropy and rank of each agent token of `batch` under softmax(logits / temperature).
 
@@ -50,11 +55,11 @@ def token_values(model: Any, batch: Packed, temperature: float = 1.0, chunk_logi
     """
     head = plain_model(model).get_output_embeddings()
     hidden = hidden_states(model, batch)[batch.places]
-    size = max(1, chunk_logits // head.weight.shape[0]) if head.weight.dim() > 1 else len(hidden)
+    size = max(1, chunk_logits // head.out_features)
     parts = []
-    for start in range(0, len(hidden), size):
+    for start in range(0, max(1, batch.most), size):
         chunk, targets = hidden[start : start + size], batch.targets[start : start + size]
-        again = torch.is_grad_enabled() and len(hidden) > size
+        again = torch.is_grad_enabled() and batch.most > size
         arguments = (head, chunk, targets, temperature)
         parts.append(checkpoint(_values, *arguments, use_reentrant=False) if again else _values(*arguments))
     logprobs, entropy, likeliest = (torch.cat(each) for each in zip(*parts, strict=True))

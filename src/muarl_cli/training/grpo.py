@@ -8,7 +8,7 @@ have a gradient; a step whose loss or gradient is not finite is counted and neve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.training.attention import packed_attention
-from muarl_cli.training.forward import token_values
 from muarl_cli.training.losses import (
     Loss,
     PolicyTerms,
@@ -30,7 +29,7 @@ from muarl_cli.training.losses import (
     sequence_gate,
     truncated_importance,
 )
-from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
+from muarl_cli.training.optim import MasterAdamW, Optimiser, lr_at, model_mode, require_same
 from muarl_cli.training.packing import Packed, agent_tokens, micro_batches
 from muarl_cli.training.reduction import token_weights
 
@@ -90,9 +89,19 @@ class GrpoTrainer:
     `sampled_is_old`: the engine had the trainer's own weights, so that with one update a batch the sampled
     log-probabilities are the old policy's. Otherwise, and with more updates, the trainer's own at the start of `update`
     are: the clip then limits how far the policy moves and not how far engine and trainer differ.
+
+    With an `optimiser` that is spread over several processes, each has a trainer, and all call the same methods with
+    the same arguments; each computes its share of the samples, and all get the same metrics.
     """
 
-    def __init__(self, model: Any, settings: GrpoSpec, reference: Any | None, sampled_is_old: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        settings: GrpoSpec,
+        reference: Any | None,
+        sampled_is_old: bool = True,
+        optimiser: Callable[[Any, float, tuple[float, float]], Optimiser] = MasterAdamW,
+    ) -> None:
         if not settings.temperature > 0:
             raise ValueError("what was sampled at temperature 0 has no probability to raise; sample above 0")
         if settings.kl_coef > 0 and reference is None and not hasattr(model, "disable_adapter"):
@@ -100,7 +109,8 @@ class GrpoTrainer:
         self._model, self._settings, self._reference = model, settings, reference
         self._sampled_is_old = sampled_is_old and settings.updates_per_batch == 1
         self._whole_episodes = settings.loss == Loss.GSPO or settings.sequence_gate is not None
-        self._optimiser = MasterAdamW(model, settings.weight_decay, settings.betas)
+        self.optimiser = optimiser(model, settings.weight_decay, settings.betas)
+        self._reference_values = self.optimiser.values if reference is None else self.optimiser.frozen(reference)
         self._device = next(model.parameters()).device
         self._step = 0
         self._skipped = 0
@@ -138,8 +148,8 @@ class GrpoTrainer:
             mismatch = {name: sums.pop(name) for name in list(sums) if name.startswith("mismatch_")}
             if number == 0:
                 metrics |= {name: value for name, value in mismatch.items() if math.isfinite(value)}
-            norm = self._optimiser.apply(lr, spec.grad_clip) if math.isfinite(sums["loss"]) else None
-            self._optimiser.discard()
+            norm = self.optimiser.apply(lr, spec.grad_clip) if math.isfinite(sums["loss"]) else None
+            self.optimiser.discard()
             if norm is None:
                 self._skipped += 1
                 break  # the same samples on the same weights would fail in the same way
@@ -162,37 +172,41 @@ class GrpoTrainer:
             rows = [sample.row for sample in samples]
             units = step.episodes if self._whole_episodes else None
             budget = self._settings.micro_batch_tokens
-            for index, batch in enumerate(micro_batches(rows, budget, self._device, units)):
+            ranks = self.optimiser.ranks
+            batches = micro_batches(rows, budget, self._device, units, rank=ranks.rank, size=ranks.size)
+            for index, batch in enumerate(batches):
                 loss, seen = self._terms(batch, index, step, memory)
-                loss.backward()
-                self._optimiser.collect()
+                self.optimiser.backward(loss)
                 totals["loss"] = totals.get("loss", 0.0) + loss.detach().double()
                 for name, value in seen.items():
-                    if name == "mismatch_max":
+                    if name != "mismatch_max":
+                        totals[name] = totals.get(name, 0.0) + value.double().sum() / step.tokens
+                    elif len(value):
                         totals[name] = torch.maximum(totals.get(name, value.max()), value.max())
                     else:
-                        totals[name] = totals.get(name, 0.0) + value.double().sum() / step.tokens
-        return {name: float(value) for name, value in totals.items()}
+                        totals.setdefault(name, torch.zeros((), device=self._device))
+        return ranks.totals({name: float(value) for name, value in totals.items()}, largest=("mismatch_max",))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Optimiser and position, for an exact resume. The weights are not in it: they are the checkpoint's model
         folder. The tensors are live: write them before the next update."""
-        return self._optimiser.state(), {
+        return self.optimiser.state(), {
             "step": self._step,
             "skipped": self._skipped,
-            "weights": weights_fingerprint(self._model),
+            "ranks": self.optimiser.ranks.size,
+            "weights": self.optimiser.fingerprint(),
         }
 
     def load_state(self, tensors: Mapping[str, Tensor], json: Mapping[str, Any]) -> None:
         """Go on where `state` was taken. The model must already have that moment's weights; `MuarlError` otherwise."""
-        require_weights(self._model, json.get("weights"))
-        self._optimiser.load_state(tensors)
+        require_same(self.optimiser, json)
+        self.optimiser.load_state(tensors)
         self._step, self._skipped = int(json["step"]), int(json["skipped"])
 
     def _terms(self, batch: Packed, index: int, step: _Step, memory: _Memory) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the step's loss, and what was seen on the way, all (N,)."""
         spec = self._settings
-        values = token_values(self._model, batch, spec.temperature)
+        values = self.optimiser.values(batch, spec.temperature)
         own = memory.own.setdefault(index, values.logprobs.detach())
         old = batch.sampled if self._sampled_is_old else own
         terms = self._policy_terms(values.logprobs, old, batch, step)
@@ -236,7 +250,7 @@ class GrpoTrainer:
         base = self._model if self._reference is None else self._reference
         adapter_off = self._model.disable_adapter() if self._reference is None else nullcontext()
         with torch.no_grad(), adapter_off, model_mode(base, training=False):
-            return token_values(base, batch, self._settings.temperature).logprobs
+            return self._reference_values(batch, self._settings.temperature).logprobs
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.training.forward import TokenValues, token_values
+from muarl_cli.training.packing import Packed
+from muarl_cli.training.ranks import ALONE, Ranks
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Values = Callable[[Packed, float], TokenValues]
+"""of a micro-batch at a temperature"""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Schedule(StrEnum):
@@ -55,13 +61,17 @@ def lr_at(
 
 
 class MasterAdamW:
-    """AdamW over the trainable parameters of a model. Use: backward, `collect()`, ..., then `apply()` or `discard()`.
+    """AdamW over the trainable parameters of a model. Use: `backward(loss)`, ..., then `apply()` or `discard()`.
 
-    `collect` must follow every backward pass: it moves the gradients of bf16 weights to their fp32 masters, so that
+    `collect` follows every backward pass: it moves the gradients of bf16 weights to their fp32 masters, so that
     micro-batches add up in fp32. Matrices decay, vectors (norms, biases) do not.
     """
 
+    whole_model = True
+    """whether the model's own parameters hold all weights"""
+
     def __init__(self, model: Any, weight_decay: float, betas: tuple[float, float]) -> None:
+        self.ranks, self._model = ALONE, model
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self._weights:
             raise ValueError("the model has no trainable parameter")
@@ -69,13 +79,22 @@ class MasterAdamW:
             name: p.detach().float().requires_grad_() if p.dtype in (torch.bfloat16, torch.float16) else p
             for name, p in self._weights.items()
         }
-        everything = self._masters.values()
-        groups = [
-            {"params": [p for p in everything if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in everything if p.ndim < 2], "weight_decay": 0.0},
-        ]
         # The learning rate is set anew before every step; 0 says that this one is never used.
-        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True)
+        groups = decay_groups(self._masters.values(), weight_decay)
+        self._adam = torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
+
+    def values(self, batch: Packed, temperature: float = 1.0) -> TokenValues:
+        """`forward.token_values` of the model."""
+        return token_values(self._model, batch, temperature)
+
+    def frozen(self, model: Any) -> Values:
+        """`values` of another model, which is never trained."""
+        return partial(token_values, model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss` to those of the step."""
+        loss.backward()
+        self.collect()
 
     def collect(self) -> None:
         """Add the gradients of the last backward pass to those of the step."""
@@ -130,13 +149,13 @@ class MasterAdamW:
         possible = wanted | {
             f"{name}|{part}": torch.Size() if part == "step" else p.shape
             for name, p in self._masters.items()
-            for part in _MOMENTS
+            for part in MOMENTS
         }
         odd = [key for key, value in tensors.items() if possible.get(key) != value.shape]
         odd += [key for key in wanted if key not in tensors]
         for name in self._masters:  # a parameter has all of its moments, or none where it never had a gradient
-            present = [f"{name}|{part}" for part in _MOMENTS if f"{name}|{part}" in tensors]
-            odd += present if 0 < len(present) < len(_MOMENTS) else []
+            present = [f"{name}|{part}" for part in MOMENTS if f"{name}|{part}" in tensors]
+            odd += present if 0 < len(present) < len(MOMENTS) else []
         if odd:
             raise MuarlError(
                 "the optimiser state does not fit this model",
@@ -151,23 +170,84 @@ class MasterAdamW:
                     master.copy_(tensors[f"{name}|master"])
             if f"{name}|step" in tensors:
                 self._adam.state[master] = {
-                    part: tensors[f"{name}|{part}"].detach().clone().to(master.device) for part in _MOMENTS
+                    part: tensors[f"{name}|{part}"].detach().clone().to(master.device) for part in MOMENTS
                 }
 
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters by name; live."""
+        return {name: p.detach() for name, p in self._weights.items()}
 
-def weights_fingerprint(model: Any) -> str:
+    def fingerprint(self) -> str:
+        """Tells the model's weights from others."""
+        return weights_fingerprint(self._model.named_parameters())
+
+
+class Optimiser(Protocol):
+    """What the trainers need: `MasterAdamW` in one process, `sharded.ShardedAdamW` in several."""
+
+    ranks: Ranks
+    whole_model: bool
+
+    def values(self, batch: Packed, temperature: float = 1.0) -> TokenValues: ...
+
+    def frozen(self, model: Any) -> Values: ...
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def apply(self, lr: float, grad_clip: float) -> float | None: ...
+
+    def discard(self) -> None: ...
+
+    def weights(self) -> dict[str, Tensor] | None: ...
+
+    def fingerprint(self) -> str: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+def decay_groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: matrices decay, vectors do not."""
+    everything = list(parameters)
+    groups = [
+        {"params": [p for p in everything if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in everything if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def weights_fingerprint(named: Iterable[tuple[str, Tensor]]) -> str:
     """A hash of a few numbers of every parameter: tells one step of training from the next, and costs nothing."""
     summary = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         flat = parameter.detach().reshape(-1)
         few = flat[:: max(1, flat.numel() // 16)][:16].double().cpu()
         summary.update(name.encode() + few.numpy().tobytes())
     return summary.hexdigest()[:16]
 
 
-def require_weights(model: Any, fingerprint: object) -> None:
-    """Raise `MuarlError` unless the model has the weights that a trainer's state was saved with."""
-    if weights_fingerprint(model) != fingerprint:
+def require_ranks(ranks: Ranks, json: Mapping[str, Any]) -> None:
+    """Raise `MuarlError` unless there are as many processes as when the trainer's state `json` was saved."""
+    saved = int(json.get("ranks", 1))
+    if saved != ranks.size:
+        raise MuarlError(
+            f"this run was begun by {saved} process{'es' if saved > 1 else ''}, and now there {_are(ranks.size)}",
+            why="each process has its own part of the optimiser's state, and sums would be rounded in another order",
+            next_step=f"start it again with --processes {saved}" if saved > 1 else "start it again without --launcher",
+            code=ExitCode.CONFIG,
+        )
+
+
+def _are(count: int) -> str:
+    return f"are {count}" if count > 1 else "is one"
+
+
+def require_same(optimiser: Optimiser, json: Mapping[str, Any]) -> None:
+    """Raise `MuarlError` unless there are as many processes, and the model has the weights, as when the trainer's state
+    `json` was saved."""
+    require_ranks(optimiser.ranks, json)
+    if optimiser.fingerprint() != json.get("weights"):
         raise MuarlError(
             "the model's weights are not those of this training state",
             why="the state holds the optimiser and the position; the weights are the checkpoint's model folder",

@@ -11,7 +11,7 @@ predicted, whoever owns it. Oracle: tests/training/test_packing.py against the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,9 @@ class Packed:
     """(N,)"""
     nth: Tensor
     """(N,)"""
+    most: int
+    """the largest N among the micro-batches that all processes have under way: sharded weights are gathered by all or
+    none, so that all must call the head equally often"""
 
 
 def agent_places(row: TokenRow) -> list[int]:
@@ -87,15 +90,21 @@ class Family:
         return self.root + sum(lengths[i] - self.root for i in self.members)
 
 
-def plan(rows: Sequence[TokenRow], units: Sequence[int], budget: int, share: bool = True) -> list[tuple[Family, ...]]:
+def plan(
+    rows: Sequence[TokenRow],
+    units: Sequence[int],
+    budget: int,
+    share: bool = True,
+    only: Collection[int] | None = None,
+) -> list[tuple[Family, ...]]:
     """Which rows go into which micro-batch of at most `budget` tokens, and what they share there.
 
     `units` numbers what must not be split (the rows of an episode, where a loss needs all of them); a unit larger than
-    the budget goes alone. Rows without agent tokens are left out. Largest first, so that memory runs out at once or
-    never. A pure function of its arguments.
+    the budget goes alone. Rows without agent tokens are left out, and where `only` is given all that it does not name.
+    Largest first, so that memory runs out at once or never. A pure function of its arguments.
     """
     lengths = [len(row.ids) for row in rows]
-    kept = [i for i, row in enumerate(rows) if agent_tokens(row)]
+    kept = [i for i, row in enumerate(rows) if agent_tokens(row) and (only is None or i in only)]
     whole: dict[int, list[int]] = {}
     for i in kept:
         whole.setdefault(units[i], []).append(i)
@@ -145,8 +154,11 @@ def _filled(chunks: Sequence[Family], lengths: Sequence[int], budget: int) -> li
     return [tuple(members) for _, members in batches]
 
 
-def pack(rows: Sequence[TokenRow], families: Sequence[Family], device: torch.device | str) -> Packed:
-    """The rows named by `families` as one line; `item` counts in `rows`."""
+def pack(
+    rows: Sequence[TokenRow], families: Sequence[Family], device: torch.device | str, most: int | None = None
+) -> Packed:
+    """The rows named by `families` as one line; `item` counts in `rows`. No families at all are one token without a
+    loss: what a process computes that has nothing left while others have."""
     ids: list[int] = []
     positions: list[int] = []
     spans: list[Span] = []
@@ -175,9 +187,34 @@ def pack(rows: Sequence[TokenRow], families: Sequence[Family], device: torch.dev
                 sampled.append(row.logprobs[place])
                 item.append(index)
                 nth.append(number)
+    if not families:
+        ids, positions, spans = [0], [0], [Span(0, 1)]
     whole = [torch.tensor(each, dtype=torch.long) for each in (ids, positions, places, targets, item, nth)]
     moved = [each.to(device) for each in [*whole, torch.tensor(sampled, dtype=torch.float32)]]
-    return Packed(moved[0], moved[1], tuple(spans), moved[2], moved[3], moved[6], moved[4], moved[5])
+    most = len(places) if most is None else most
+    return Packed(moved[0], moved[1], tuple(spans), moved[2], moved[3], moved[6], moved[4], moved[5], most)
+
+
+def rank_shares(rows: Sequence[TokenRow], units: Sequence[int], size: int) -> list[set[int]]:
+    """Which rows each of `size` processes computes: about equally many tokens, units whole, and those that begin alike
+    on the same process, where they share their beginning. A pure function of its arguments."""
+    whole: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        if agent_tokens(row):
+            whole.setdefault(units[i], []).append(i)
+    alike = sorted(whole.values(), key=lambda unit: (rows[unit[0]].ids, unit[0]))
+    costs, before = [], None
+    for unit in alike:
+        root = 0 if before is None else common_length([rows[before], rows[unit[0]]])
+        costs.append(sum(len(rows[i].ids) - (root if root >= SHORTEST_ROOT else 0) for i in unit))
+        before = unit[0]
+    shares: list[set[int]] = [set() for _ in range(size)]
+    done, total = 0, sum(costs)
+    for unit, cost in zip(alike, costs, strict=True):
+        middle = done + cost / 2
+        shares[min(size - 1, int(middle * size / total))].update(unit)
+        done += cost
+    return shares
 
 
 def micro_batches(
@@ -186,7 +223,18 @@ def micro_batches(
     device: torch.device | str,
     units: Sequence[int] | None = None,
     share: bool = True,
+    rank: int = 0,
+    size: int = 1,
 ) -> Iterator[Packed]:
-    """The rows that have agent tokens, within `budget` tokens each; see `plan`."""
-    for families in plan(rows, range(len(rows)) if units is None else units, budget, share):
-        yield pack(rows, families, device)
+    """The rows that have agent tokens, within `budget` tokens each; see `plan`. Of `size` processes, the one numbered
+    `rank` gets its share, and as many micro-batches as every other; those that it lacks are empty."""
+    units = range(len(rows)) if units is None else units
+    if size == 1:
+        for families in plan(rows, units, budget, share):
+            yield pack(rows, families, device)
+        return
+    plans = [plan(rows, units, budget, share, only) for only in rank_shares(rows, units, size)]
+    for number in range(max(map(len, plans))):
+        together = [plan_[number] if number < len(plan_) else () for plan_ in plans]
+        most = max(sum(agent_tokens(rows[i]) for family in each for i in family.members) for each in together)
+        yield pack(rows, together[rank], device, most)

@@ -8,7 +8,7 @@ same bits (on a CPU).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,8 +19,7 @@ from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.training.attention import packed_attention
-from muarl_cli.training.forward import token_values
-from muarl_cli.training.optim import MasterAdamW, lr_at, model_mode, require_weights, weights_fingerprint
+from muarl_cli.training.optim import MasterAdamW, Optimiser, lr_at, model_mode, require_same
 from muarl_cli.training.order import epoch_order, rows_digest
 from muarl_cli.training.packing import agent_tokens, micro_batches
 
@@ -52,9 +51,20 @@ class Position(NamedTuple):
 
 
 class SftTrainer:
-    """Trains `model` in place on `rows`. `left_out` counts rows without a single agent token, which are not used."""
+    """Trains `model` in place on `rows`. `left_out` counts rows without a single agent token, which are not used.
 
-    def __init__(self, model: Any, rows: Sequence[TokenRow], settings: SftSpec, seed: int) -> None:
+    With an `optimiser` that is spread over several processes, each has a trainer, and all call the same methods with
+    the same arguments.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[TokenRow],
+        settings: SftSpec,
+        seed: int,
+        optimiser: Callable[[Any, float, tuple[float, float]], Optimiser] = MasterAdamW,
+    ) -> None:
         self._model, self._settings, self._seed = model, settings, seed
         self._rows = [row for row in rows if agent_tokens(row)]
         self.left_out = len(rows) - len(self._rows)
@@ -65,7 +75,7 @@ class SftTrainer:
                 next_step="name episodes in which the agent said or did something",
                 code=ExitCode.BAD_DATA,
             )
-        self._optimiser = MasterAdamW(model, settings.weight_decay, settings.betas)
+        self.optimiser = optimiser(model, settings.weight_decay, settings.betas)
         self._device = next(model.parameters()).device
         self._digest = rows_digest(self._rows)
         self._order: tuple[int, list[int]] = (-1, [])
@@ -100,8 +110,8 @@ class SftTrainer:
         count = sum(map(agent_tokens, rows))
         with self._own_random_stream(), model_mode(self._model, training=True):
             loss, hits = self._pass(rows, count)
-        norm = self._optimiser.apply(lr, spec.grad_clip) if math.isfinite(loss) else None
-        self._optimiser.discard()
+        norm = self.optimiser.apply(lr, spec.grad_clip) if math.isfinite(loss) else None
+        self.optimiser.discard()
         self._step += 1
         self._skipped += norm is None
         metrics: dict[str, float] = {
@@ -128,13 +138,14 @@ class SftTrainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Optimiser and position, for an exact resume. The weights are not in it: they are the checkpoint's model
         folder. The tensors are live: write them before the next step."""
-        return self._optimiser.state(), {
+        return self.optimiser.state(), {
             "step": self._step,
             "skipped": self._skipped,
             "seed": self._seed,
             "batch": self._settings.batch,
             "rows": self._digest,
-            "weights": weights_fingerprint(self._model),
+            "ranks": self.optimiser.ranks.size,
+            "weights": self.optimiser.fingerprint(),
         }
 
     def load_state(self, tensors: Mapping[str, Tensor], json: Mapping[str, Any]) -> None:
@@ -149,8 +160,8 @@ class SftTrainer:
                 next_step="give the same data, seed and batch to resume, or start a new run folder",
                 code=ExitCode.CONFIG,
             )
-        require_weights(self._model, json.get("weights"))
-        self._optimiser.load_state(tensors)
+        require_same(self.optimiser, json)
+        self.optimiser.load_state(tensors)
         self._step, self._skipped = int(json["step"]), int(json["skipped"])
 
     def _next_rows(self) -> list[TokenRow]:
@@ -164,19 +175,22 @@ class SftTrainer:
         """Loss and accuracy a token; with gradients where they are enabled, of the whole step's mean."""
         loss = torch.zeros((), dtype=torch.float64)
         hits = 0
-        for batch in micro_batches(rows, self._settings.micro_batch_tokens, self._device):
+        ranks = self.optimiser.ranks
+        budget = self._settings.micro_batch_tokens
+        for batch in micro_batches(rows, budget, self._device, rank=ranks.rank, size=ranks.size):
             with packed_attention(self._model):
-                values = token_values(self._model, batch)
+                values = self.optimiser.values(batch)
                 nll = -values.logprobs.sum() / count
                 if torch.is_grad_enabled():
-                    nll.backward()
-            self._optimiser.collect()
+                    self.optimiser.backward(nll)
             loss += nll.detach().double().cpu()
             hits += int(values.likeliest.sum())
-        return float(loss), hits / count
+        sums = ranks.totals({"loss": float(loss), "hits": hits})
+        return sums["loss"], sums["hits"] / count
 
     def _own_random_stream(self) -> Any:
-        return _random_stream(derive_seed(self._seed, "step", self._step), self._device)
+        rank = (self.optimiser.ranks.rank,) if self.optimiser.ranks.size > 1 else ()
+        return _random_stream(derive_seed(self._seed, "step", self._step, *rank), self._device)
 
 
 class _random_stream:

@@ -6,7 +6,7 @@ same code path as a Qwen3-8B. Invariant: only safetensors are read, and code ins
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.training.chat_format import END, STOP, Rendering
 from muarl_cli.training.induction import can_be_wired, wire
+from muarl_cli.training.lora import base_of, load_lora
 from muarl_cli.training.tokenizer import make_tokenizer, save_tokenizer
 
 DTYPES = ("fp32", "bf16")
@@ -71,15 +72,22 @@ def make_tiny(texts: Iterable[str], out_dir: Path, spec: TinySpec, seed: int, re
     return out_dir
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path, rendering: Rendering | str) -> None:
-    """Write weights (safetensors), configuration, tokenizer and chat template into `folder`."""
+def save_model(
+    model: Any, tokenizer: Any, folder: Path, rendering: Rendering | str, weights: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights (safetensors), configuration, tokenizer and chat template into `folder`; of an adapter model the
+    adapter alone. `weights` by name are written in place of the model's own, which may be spread over processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
+    given: dict[str, Any] = {} if weights is None else {"state_dict": dict(weights)}
+    if hasattr(model, "peft_config"):
+        given["save_embedding_layers"] = False  # they are not trained; to find out, the library would ask its hub
+    model.save_pretrained(str(folder), **given)
     save_tokenizer(tokenizer, folder, rendering)
 
 
 def load_model(path: Path | str, dtype: str) -> Any:
-    """A causal language model from a folder, weights in `dtype` ("fp32" or "bf16"), in evaluation mode.
+    """A causal language model from a folder, weights in `dtype` ("fp32" or "bf16"), in evaluation mode; an adapter's
+    folder gives its base with the adapter.
 
     Raises `MuarlError` where the folder holds no model, or weights that are no safetensors.
     """
@@ -87,6 +95,9 @@ def load_model(path: Path | str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     folder = Path(path)
+    base = base_of(folder)
+    if base is not None:
+        return load_lora(load_model(base, dtype), folder)
     require_model_folder(folder, "config.json")
     if not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin"))
