@@ -56,7 +56,7 @@ class Agents:
     async def probe(self) -> None:
         """Raises `MuarlError` where a chat model does not answer or is not there; engines are asked when they open."""
         chat = getattr(self.fixed, "chat", None)
-        if hasattr(chat, "wire"):  # a policy's own `chat` is the format that it speaks
+        if chat is not None and hasattr(chat, "wire"):  # a policy's own `chat` is the format that it speaks
             await chat.wire.check(chat.model)
 
     async def close(self) -> None:
