@@ -51,6 +51,7 @@ def copy_warmup(model: Any, tokenizer: Any, spec: WarmupSpec, seed: int) -> Iter
         optimiser.step()
         accuracy = (logits.argmax(-1) == targets).float().mean()
         yield {"step": step + 1, "loss": float(loss.detach()), "accuracy": float(accuracy)}
+    model.zero_grad(set_to_none=True)  # whoever trains it next must not find the last gradient of this
     model.eval()
 
 
