@@ -11,8 +11,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
@@ -147,6 +147,27 @@ def _grade(
 def replaced_code(faults: int, episodes: int) -> ExitCode:
     """The exit code of a stage that replaces invalid episodes by others: a few are its daily work, many are not."""
     return ExitCode.PARTIAL if faults > MAX_FAULT_SHARE * episodes else ExitCode.OK
+
+
+class Plays(Protocol):
+    """What holds conversations: `Player`."""
+
+    async def run(self, jobs: Sequence[Job]) -> list[Episode]: ...
+
+
+async def run_again(player: Plays, jobs: Sequence[Job], retries: int) -> tuple[list[Episode], list[Episode]]:
+    """An episode a job, and the invalid ones that were replaced: a job that ended in a fault is played again under the
+    same id, as another attempt, at most `retries` times."""
+    episodes, replaced = await player.run(jobs), []
+    for attempt in range(1, retries + 1):
+        broken = [place for place, episode in enumerate(episodes) if not episode.valid]
+        if not broken:
+            break
+        again = [replace(jobs[place], key=replace(jobs[place].key, attempt=attempt)) for place in broken]
+        for place, episode in zip(broken, await player.run(again), strict=True):
+            replaced.append(episodes[place])
+            episodes[place] = episode
+    return episodes, replaced
 
 
 class Player:

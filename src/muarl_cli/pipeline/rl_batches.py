@@ -12,13 +12,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.hashing import derive_seed
-from muarl_cli.pipeline.play import Job
+from muarl_cli.pipeline.play import Job, Plays, run_again
 from muarl_cli.scoring.rewards import reward_of, turn_rewards
 from muarl_cli.settings.models import RlTrain
 from muarl_cli.worlds.scenario import Scenario, Task
@@ -39,12 +39,6 @@ class TaskStream:
         random.Random(derive_seed(self.seed, "order", epoch)).shuffle(order)
         self.at += 1
         return self.tasks[order[place]]
-
-
-class Plays(Protocol):
-    """What holds conversations: `pipeline.play.Player`."""
-
-    async def run(self, jobs: Sequence[Job]) -> list[Episode]: ...
 
 
 @dataclass
@@ -93,7 +87,9 @@ async def collect(
             break
         drawn = stream.next(missing)
         jobs = [make_job(scenario, task, slot) for scenario, task in drawn for slot in range(settings.group)]
-        episodes = await _with_retries(player, jobs, settings.retry_faults, batch)
+        episodes, replaced = await run_again(player, jobs, settings.retry_faults)
+        batch.episodes += len(jobs) + len(replaced)
+        batch.faults.update(e.end.reason.value for e in (*replaced, *episodes) if not e.valid)
         for number, (scenario, task) in enumerate(drawn):
             slots = episodes[number * settings.group : (number + 1) * settings.group]
             group = Group(scenario, task, slots, [reward_of(settings.reward, e, scenario, task) for e in slots])
@@ -105,24 +101,6 @@ async def collect(
                 batch.dropped[found.why] += 1
     _compare(batch, settings)
     return batch
-
-
-async def _with_retries(player: Plays, jobs: Sequence[Job], retries: int, batch: Batch) -> list[Episode]:
-    """An episode a job; slots that ended in a fault are played again under the same id, as another attempt."""
-    episodes = await player.run(jobs)
-    held = len(jobs)
-    for attempt in range(1, retries + 1):
-        empty = [place for place, episode in enumerate(episodes) if not episode.valid]
-        if not empty:
-            break
-        batch.faults.update(episodes[place].end.reason.value for place in empty)
-        again = [replace(jobs[place], key=replace(jobs[place].key, attempt=attempt)) for place in empty]
-        held += len(again)
-        for place, episode in zip(empty, await player.run(again), strict=True):
-            episodes[place] = episode
-    batch.episodes += held
-    batch.faults.update(episode.end.reason.value for episode in episodes if not episode.valid)
-    return episodes
 
 
 def _compare(batch: Batch, settings: RlTrain) -> None:

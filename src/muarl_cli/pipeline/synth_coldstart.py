@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model
-from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of, replaced_code
+from muarl_cli.pipeline.play import FLUSH, Job, Player, job, limits_of, replaced_code, run_again
 from muarl_cli.pipeline.queries import write_queries
 from muarl_cli.pipeline.simulation import simulation_of
 from muarl_cli.pipeline.verification import CARD_TEXT, Gate, write_card
@@ -126,8 +125,8 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
 
 LAPSES = "lapses.jsonl"
 """replies of a teacher that could not be taken, as they were"""
-AGAIN = 2
-"""attempts at a conversation that a fault ended: one passing trouble costs no task, a lasting one not many calls"""
+RETRIES = 1
+"""of a conversation that a fault ended: one passing trouble costs no task, a lasting one not many calls"""
 
 
 def _teacher(settings: SynthColdstart, out: Path, lapses: Journal) -> Agents:
@@ -174,12 +173,7 @@ def _jobs(settings: SynthColdstart, scenarios: list[Scenario], run_id: str) -> I
 async def _played(player: Player, wave: list[Job], out: Path) -> list[Episode]:
     """The conversations of a wave; one that a fault ended is held once more. Raises `MuarlError` where all of them died
     of the same trouble outside."""
-    episodes = await player.run(wave)
-    for attempt in range(1, AGAIN):
-        broken = [n for n, episode in enumerate(episodes) if not episode.valid]
-        again = [replace(wave[n], key=replace(wave[n].key, attempt=attempt)) for n in broken]
-        for n, episode in zip(broken, await player.run(again), strict=True):
-            episodes[n] = episode
+    episodes, _ = await run_again(player, wave, RETRIES)
     if all(episode.end.reason is EndReason.INFRA_FAULT for episode in episodes):
         raise MuarlError(
             f"all of {len(episodes)} conversations in a row ended in the same trouble",
