@@ -208,7 +208,7 @@
   /* Tokens: what was trained is underlined, the less likely it was the warmer its ground. */
   function tokenView(b) {
     if (!b.tokens) return h("p", {}, "no tokens of this episode are in this page");
-    const owners = ["template", "user", "tool", "agent: trained"];
+    const owners = ["template", "user", "tool", "agent: trained", "agent: trained in an earlier row"];
     const out = h("div", {});
     b.tokens.forEach((row, r) => {
       const trained = row.owner.filter((o) => o === 3).length;

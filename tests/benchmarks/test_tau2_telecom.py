@@ -185,7 +185,7 @@ async def test_a_training_row_holds_no_token_of_what_the_user_did_alone(
     found = await play(telecom, task, GoldReplay(), MinimalUsers())
     answers = [e.text for e in found.transcript.events if e.actor is Actor.WORLD]
     chat = ChatFormat(make_tokenizer([task.brief["reason_for_call"], *answers], 700), Rendering.COMPACT)
-    row = encode_episode(stage_of(telecom, 0), found.transcript.events, chat)
+    (row,) = encode_episode(stage_of(telecom, 0), found.transcript.events, chat)
     text = chat.text_of(row.ids)
     assert row.ids
     assert not any(answer in text for answer in answers)

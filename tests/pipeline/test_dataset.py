@@ -251,7 +251,7 @@ def test_an_exported_row_renders_to_the_text_that_is_trained_on(cold: Path, tmp_
     chat = ChatFormat(tokenizer, "full")
     for episode in iter_episodes(cold):
         domain = builtin(episode.scenario.split(":")[1])
-        ids = encode_episode(stage_of(domain, episode.seed), episode.events, chat).ids
+        ids = encode_episode(stage_of(domain, episode.seed), episode.events, chat)[0].ids
         row = rows[episode.episode_id]
         messages = [
             message | {"tool_calls": [_parsed(call) for call in message["tool_calls"]]}

@@ -169,7 +169,7 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 def test_the_saved_template_renders_exactly_what_the_token_list_decodes_to(chat: ChatFormat, stage: Stage) -> None:
-    row = encode_episode(stage, EPISODE, chat)
+    (row,) = encode_episode(stage, EPISODE, chat)
     system = stage.policy if chat.rendering is Rendering.FULL else stage.compact
     rendered = chat.tokenizer.apply_chat_template(
         [{"role": "system", "content": system}, *MESSAGES],
@@ -192,12 +192,12 @@ def test_a_server_that_tokenises_the_rendering_gets_the_same_ids(chat: ChatForma
     ]
     plain = [Event(e.i, e.actor, e.kind, e.text.replace(FORGED, "ok"), None, e.tags) for e in events]
     quiet = Stage(stage.scenario, "Be kind.", "desk", (), "", 0)
-    row = encode_episode(quiet, plain, chat)
+    (row,) = encode_episode(quiet, plain, chat)
     assert chat.tokenizer(chat.decode(row.ids), add_special_tokens=False).input_ids == list(row.ids)
 
 
 def test_demonstration_rows_train_the_agent_and_end_with_it(chat: ChatFormat, stage: Stage) -> None:
-    row = encode_episode(stage, EPISODE, chat)
+    (row,) = encode_episode(stage, EPISODE, chat)
     trained = chat.decode([i for i, owner in zip(row.ids, row.owners, strict=True) if owner == Owner.AGENT])
     call = chat.render_turn("", [CALL])
     assert trained == (f"Let me look.\n{call}\n{call}<|im_end|>{call}<|im_end|>Done, 東京. Anything else?<|im_end|>")
@@ -205,7 +205,7 @@ def test_demonstration_rows_train_the_agent_and_end_with_it(chat: ChatFormat, st
 
 
 def test_an_episode_in_which_the_agent_never_acted_gives_an_empty_row(chat: ChatFormat, stage: Stage) -> None:
-    assert encode_episode(stage, EPISODE[:2], chat).ids == ()
+    assert encode_episode(stage, EPISODE[:2], chat) == ()
 
 
 def test_a_malformed_call_is_demonstrated_as_it_was_sampled(chat: ChatFormat, stage: Stage) -> None:
@@ -216,7 +216,7 @@ def test_a_malformed_call_is_demonstrated_as_it_was_sampled(chat: ChatFormat, st
         (Actor.WORLD, Kind.ERROR, "Error: malformed", CallRecord("call_0", "")),
         (Actor.AGENT, Kind.SAY, "cut sh", None, ("cut",)),
     )
-    row = encode_episode(stage, events, chat)
+    (row,) = encode_episode(stage, events, chat)
     trained = [i for i, owner in zip(row.ids, row.owners, strict=True) if owner == Owner.AGENT]
     assert chat.decode(trained) == f"{raw}<|im_end|>cut sh"
 
@@ -235,7 +235,7 @@ def test_news_of_a_turn_equals_the_demonstrated_history(chat: ChatFormat, stage:
         ids = chat.demonstrate(text, calls)
         tokens.sampled(ids, [0.0] * len(ids))
         tokens.extend(chat.end_of_turn(ids))
-    assert tokens.row() == encode_episode(stage, EPISODE, chat)
+    assert (tokens.row(),) == encode_episode(stage, EPISODE, chat)
 
 
 def test_a_qwen_like_tokenizer_with_plain_tags_and_a_normaliser_cannot_be_forged_either(
@@ -252,7 +252,7 @@ def test_a_qwen_like_tokenizer_with_plain_tags_and_a_normaliser_cannot_be_forged
     controls = set(chat.tokenizer.get_added_tokens_decoder())
     said = [i for part, owner in chat.user(f"e\u0301 {FORGED}") if owner is Owner.USER for i in part]
     assert not controls & set(said) and chat.decode(said) == f"\u00e9 {FORGED}"
-    row = encode_episode(stage, EPISODE, chat)
+    (row,) = encode_episode(stage, EPISODE, chat)
     assert chat.decode(row.ids) == ChatFormat(tokenizer, Rendering.FULL).decode(
-        encode_episode(stage, EPISODE, ChatFormat(tokenizer, Rendering.FULL)).ids
+        encode_episode(stage, EPISODE, ChatFormat(tokenizer, Rendering.FULL))[0].ids
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.training.chat_format import Rendering
-from muarl_cli.training.tiny_model import TinySpec, load_model, make_tiny, new_model, rendering_of
+from muarl_cli.training.tiny_model import TinySpec, format_of, load_model, make_tiny, new_model
 from muarl_cli.training.tokenizer import CONTROL_TOKENS, load_tokenizer, make_tokenizer
 from muarl_cli.training.warmup import WarmupSpec, copy_warmup
 
@@ -46,7 +46,7 @@ def test_a_tiny_model_is_an_ordinary_folder_and_the_same_every_time(tmp_path: Pa
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"} <= {
         path.name for path in folders[0].iterdir()
     }
-    assert rendering_of(folders[0]) is rendering
+    assert format_of(folders[0]) == (rendering, "nonthinking")
     model, tokenizer = load_model(folders[0], "fp32"), load_tokenizer(folders[0])
     ids = torch.tensor([tokenizer("order 123", add_special_tokens=False).input_ids])
     fresh = new_model(SPEC, tokenizer, 5)

@@ -1,7 +1,7 @@
 """The policy as an agent: a chat format in front of an engine, token-exact.
 
-A session is a token list that only grows: news is appended by the format, the turn by the engine, as sampled.
-Invariant: what `rows()` returns is what the engine saw and drew, and nothing was tokenised twice.
+A session is a thread of tokens (`training.threads`): news is appended by the format, the turn by the engine, as it was
+sampled. Invariant: what `rows()` returns is what the engine saw and drew, and nothing was tokenised twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import AgentLimit, AgentTurn, Stage, TokenRow, Usage, released
 from muarl_cli.engines.protocol import Engine, Finish, Sampling
 from muarl_cli.hashing import derive_seed
-from muarl_cli.training.chat_format import ChatFormat, TokenList
+from muarl_cli.training.chat_format import ChatFormat
+from muarl_cli.training.threads import Thread
 
 
 class PolicyAgent:
@@ -62,20 +63,18 @@ class PolicySession:
 
     def __init__(self, agent: PolicyAgent, stage: Stage, name: str) -> None:
         self._agent, self._stage, self._seed, self._name = agent, stage, stage.seed, name
-        self._tokens = TokenList()
-        self._tokens.extend(agent.chat.begin(stage))
+        self._thread = Thread(agent.chat, stage)
         self._turns = 0
         self._calls = 0
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         """Raises `AgentLimit` where the conversation fills the context."""
-        agent, tokens = self._agent, self._tokens
-        tokens.extend(agent.chat.news([_with_tools(event, self._stage) for event in news]))
-        tokens.extend(agent.chat.generation_prompt())
-        room = agent.max_context - len(tokens.ids)
+        agent, thread = self._agent, self._thread
+        thread.hear([_with_tools(event, self._stage) for event in news])
+        prompt = thread.ask()
+        room = agent.max_context - len(prompt)
         if room < 1:
-            raise AgentLimit(f"context: {len(tokens.ids)} tokens of {agent.max_context}")
-        prompt = tuple(tokens.ids)
+            raise AgentLimit(f"context: {len(prompt)} tokens of {agent.max_context}")
         sampling = Sampling(
             agent.temperature,
             agent.top_p,
@@ -85,15 +84,15 @@ class PolicySession:
         )
         self._turns += 1
         drawn = await agent.engine.generate(prompt, sampling, self._name)
-        tokens.sampled(drawn.ids, drawn.logprobs)
-        tokens.extend(agent.chat.end_of_turn(drawn.ids))
-        text, calls = agent.chat.parse(agent.chat.text_of(drawn.ids), self._calls)
+        thread.sampled(drawn.ids, drawn.logprobs)
+        thought, said = agent.chat.split(drawn.ids)
+        text, calls = agent.chat.parse(said, self._calls)
         self._calls += len(calls)
         cut = drawn.finish is Finish.LENGTH
-        return AgentTurn(text, calls, cut=cut, usage=Usage(len(prompt), len(drawn.ids)))
+        return AgentTurn(text, calls, cut=cut, thought=thought, usage=Usage(len(prompt), len(drawn.ids)))
 
     def rows(self) -> tuple[TokenRow, ...]:
-        return (self._tokens.row(),)
+        return self._thread.rows()
 
     def close(self) -> None:
         self._agent.engine.release(self._name)

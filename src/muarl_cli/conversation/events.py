@@ -82,6 +82,9 @@ class Event:
     text: str = ""
     call: CallRecord | None = None
     tags: tuple[str, ...] = field(default=())
+    thought: str = ""
+    """what the agent thought before this turn, on the turn's first event; no other party is shown it and no score reads
+    it"""
 
     def heard_by_user(self) -> bool:
         """Whether the user hears this event: words said by the agent outside of tool turns."""

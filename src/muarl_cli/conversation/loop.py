@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muarl_cli.conversation.ends import EndReason
@@ -43,9 +43,15 @@ class Transcript:
     seconds: float = 0.0
 
     def add(
-        self, actor: Actor, kind: Kind, text: str = "", call: CallRecord | None = None, tags: tuple[str, ...] = ()
+        self,
+        actor: Actor,
+        kind: Kind,
+        text: str = "",
+        call: CallRecord | None = None,
+        tags: tuple[str, ...] = (),
+        thought: str = "",
     ) -> None:
-        self.events.append(Event(len(self.events), actor, kind, text, call, tags))
+        self.events.append(Event(len(self.events), actor, kind, text, call, tags, thought))
 
 
 class _Ended(Exception):
@@ -141,8 +147,10 @@ class _Talk:
         if turn.text or not turn.calls:
             self._say(turn)
         self.heard[Actor.AGENT] = len(self.log.events)
+        thought = "" if turn.text else turn.thought
         for place, call in enumerate(turn.calls):
-            await self._execute(call, Actor.AGENT, self.toolbox, ("same_turn",) if place else turn.tags)
+            tags = ("same_turn",) if place else turn.tags
+            await self._execute(call, Actor.AGENT, self.toolbox, tags, "" if place else thought)
         if turn.stop:
             if self.agent_may_stop:
                 raise _Ended(EndReason.AGENT_STOP)
@@ -151,7 +159,7 @@ class _Talk:
 
     def _say(self, turn: AgentTurn) -> None:
         tags = (("beside_calls",) if turn.calls else turn.tags) + (("cut",) if turn.cut else ())
-        self._add(Actor.AGENT, Kind.SAY, turn.text, tags=tags)
+        self._add(Actor.AGENT, Kind.SAY, turn.text, tags=tags, thought=turn.thought)
 
     async def _user_turn(self) -> None:
         turn = await self._next_user_turn()
@@ -172,12 +180,14 @@ class _Talk:
         self.log.tally.cost_usd += turn.usage.cost_usd
         return turn
 
-    async def _execute(self, call: ToolCall, actor: Actor, toolbox: Toolbox, tags: tuple[str, ...] = ()) -> None:
+    async def _execute(
+        self, call: ToolCall, actor: Actor, toolbox: Toolbox, tags: tuple[str, ...] = (), thought: str = ""
+    ) -> None:
         spec = toolbox.get(call.name)
         klass = spec.klass if spec else None
         arguments = None if call.problem else _clean(call.arguments)
         asked = CallRecord(call.id, call.name[:64], arguments, klass)
-        self._add(actor, Kind.CALL, call.raw[:2000] if call.problem else "", asked, tags)
+        self._add(actor, Kind.CALL, call.raw[:2000] if call.problem else "", asked, tags, thought)
         problem = call.problem if self.referee else toolbox.problem(call)
         result = ToolResult(f"Error: {problem}", ok=False) if problem else await self._call_world(call, actor)
         answer = CallRecord(call.id, asked.name, None, klass, result.ok, result.writes)
@@ -209,14 +219,21 @@ class _Talk:
             raise _Ended(*over)
 
     def _news(self, party: Actor) -> list[Event]:
-        """Events since this party last spoke, without the other side's private tool traffic."""
+        """Events since this party last spoke, without the other side's private tool traffic and its thoughts."""
         fresh = self.log.events[self.heard[party] :]
-        return [event for event in fresh if not _private_to_other(event, party, self.log.events)]
+        shown = [event for event in fresh if not _private_to_other(event, party, self.log.events)]
+        return [replace(event, thought="") if event.thought and party is Actor.USER else event for event in shown]
 
     def _add(
-        self, actor: Actor, kind: Kind, text: str, call: CallRecord | None = None, tags: tuple[str, ...] = ()
+        self,
+        actor: Actor,
+        kind: Kind,
+        text: str,
+        call: CallRecord | None = None,
+        tags: tuple[str, ...] = (),
+        thought: str = "",
     ) -> None:
-        self.log.add(actor, kind, text, call, tags)
+        self.log.add(actor, kind, text, call, tags, thought)
         if self.referee:
             self.referee.watch(self.log.events[-1])
         if self.on_event:

@@ -61,11 +61,14 @@ class Owner(IntEnum):
     WORLD = 2
     AGENT = 3
     """sampled by the policy, the end-of-turn token included when it was sampled"""
+    EARLIER = 4
+    """sampled by the policy and trained in an earlier row of the episode; context here"""
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One training row: parallel arrays of length T. Usually one row an episode, more where history is rewritten.
+    """One training row: parallel arrays of length T. Usually one row an episode, more where history is rewritten; each
+    sampled token is an AGENT token of exactly one row, and in later rows EARLIER or absent.
 
     `logprobs[t]` is the log-probability under which an AGENT token was sampled, and 0.0 elsewhere.
     """
@@ -101,6 +104,8 @@ class AgentTurn:
     """the agent ends the conversation, where the scenario lets it"""
     cut: bool = False
     """the turn hit its token limit before its end-of-turn token"""
+    thought: str = ""
+    """what it thought before it spoke: for the log alone"""
     tags: tuple[str, ...] = ()
     """what the log should know of how the turn came about: "teacher:malformed" """
     usage: Usage = field(default_factory=Usage)

@@ -2,7 +2,8 @@
 
 Invariant: `logprobs[t]` belongs to the distribution that token t was drawn from (temperature and top-p applied), and
 `weight_version` names the weights that it was drawn with. A session names a conversation whose prompts grow at the
-end only, so that an engine may keep what it has computed; dropping a session changes speed, never a result.
+end, or part from the last one late (where a template forgets), so that an engine may keep what it has computed for what
+they share; dropping a session changes speed, never a result.
 """
 
 from __future__ import annotations

@@ -284,46 +284,69 @@ class Policy:
     folder: Path
     rendering: str
     dtype: str
+    dialect: str = "nonthinking"
+    """`training.template_format.Dialect`"""
+
+    def chat(self) -> Any:
+        """The chat format that it speaks. Raises `MuarlError` where a template fails its probes."""
+        from muarl_cli.training.template_format import open_format
+
+        return open_format(self.tokenizer, self.rendering, self.dialect)
+
+    @property
+    def revision(self) -> str:
+        """Names tokenizer and template: sampled tokens of an equal one can be trained on as they are."""
+        from muarl_cli.hashing import digest
+
+        known = tokenizer_hash(self.tokenizer)
+        if self.dialect == "nonthinking":
+            return known
+        template = self.tokenizer.chat_template if self.dialect == "own" else ""
+        return f"{known}-{self.dialect}" + (f"-{digest([template], 8)}" if template else "")
 
     def agent(self, settings: Any, version: str, engine: Any = None) -> Any:
         """The model as an agent with the sampling and limits of `settings`; without an engine it runs here."""
         from muarl_cli.agents.policy import PolicyAgent
         from muarl_cli.engines.hf import HFEngine
-        from muarl_cli.training.chat_format import ChatFormat
 
         engine = HFEngine(self.model, self.dtype, version) if engine is None else engine
         return PolicyAgent(
             engine,
-            ChatFormat(self.tokenizer, self.rendering),
+            self.chat(),
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_turn_tokens=settings.limits.max_turn_tokens,
             max_context=settings.limits.max_context,
             model=Path(settings.model).name,
-            revision=tokenizer_hash(self.tokenizer),
+            revision=self.revision,
         )
 
 
 DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
 
 
-def load_policy(model: str, rendering: str, dtype: str, talk: Talker, weights: bool = True) -> Policy:
+def load_policy(
+    model: str, rendering: str, dtype: str, talk: Talker, weights: bool = True, chat: str = "auto"
+) -> Policy:
     """A model folder, a checkpoint or a run, verified and loaded; `auto` settings follow from the folder. Without
     `weights` only the tokenizer is loaded."""
     from muarl_cli.records.checkpoint import resolve_model_path
-    from muarl_cli.training.tiny_model import load_model, rendering_of
+    from muarl_cli.training.template_format import default_dialect
+    from muarl_cli.training.tiny_model import format_of, load_model
     from muarl_cli.training.tokenizer import load_tokenizer
 
     folder = resolve_model_path(Path(model), talk.warn)
+    known, tokenizer = format_of(folder), load_tokenizer(folder)
     if rendering == "auto":
-        found = rendering_of(folder)
-        rendering = found.value if found else "full"
+        rendering = known[0].value if known else "full"
+    if chat == "auto":
+        chat = (known[1] if known else default_dialect(tokenizer)).value
     if dtype == "auto":
         import torch
 
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     name = DTYPES[dtype]
-    return Policy(load_model(folder, name) if weights else None, load_tokenizer(folder), folder, rendering, name)
+    return Policy(load_model(folder, name) if weights else None, tokenizer, folder, rendering, name, chat)
 
 
 def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agents:
@@ -372,7 +395,7 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
         return Agents(kind)
     if Path(settings.model).is_dir():
         here = not settings.engines
-        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, weights=here)
+        policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, here, settings.chat)
         return open_policy(policy, settings, "0", folder)
     from muarl_cli.agents.openai_chat import OpenAIAgents
 

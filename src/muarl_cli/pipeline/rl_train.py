@@ -64,9 +64,8 @@ def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, A
             return _with_code(folder.summary)
         tasks = chosen(settings, settings.tasks)
         started = checkpoint.load_latest(out, talk.warn)
-        policy = load_policy(
-            str(started.folder) if started else settings.model, settings.rendering, settings.dtype, talk
-        )
+        place = str(started.folder) if started else settings.model
+        policy = load_policy(place, settings.rendering, settings.dtype, talk, chat=settings.chat)
         policy.model = prepared(policy.model, settings)
         if started:
             talk.say(f"resuming from step {started.step}")

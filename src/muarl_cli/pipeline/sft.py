@@ -21,7 +21,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy, tokenizer_hash
+from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
@@ -107,9 +107,9 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
     """The model to go on with: the run's own checkpoint, the named model, or a tiny one made from nothing."""
     if started is not None:
         talk.say(f"resuming from step {started.step}")
-        return load_policy(str(started.folder), settings.rendering, settings.dtype, talk)
+        return load_policy(str(started.folder), settings.rendering, settings.dtype, talk, chat=settings.chat)
     if settings.model:
-        return load_policy(settings.model, settings.rendering, settings.dtype, talk)
+        return load_policy(settings.model, settings.rendering, settings.dtype, talk, chat=settings.chat)
     from muarl_cli.training.tiny_model import TinySpec, new_model
     from muarl_cli.training.tokenizer import make_tokenizer
     from muarl_cli.training.warmup import WarmupSpec, copy_warmup
@@ -126,9 +126,9 @@ def _start(settings: Sft, episodes: Sequence[Episode], started: checkpoint.Check
             ):
                 bar.advance(loss=round(row["loss"], 3), accuracy=round(row["accuracy"], 3))
     rendering = "compact" if settings.rendering == "auto" else settings.rendering
-    return Policy(
-        model, tokenizer, MADE_HERE, rendering, DTYPES["float32" if settings.dtype == "auto" else settings.dtype]
-    )
+    dtype = DTYPES["float32" if settings.dtype == "auto" else settings.dtype]
+    dialect = "nonthinking" if settings.chat == "auto" else settings.chat
+    return Policy(model, tokenizer, MADE_HERE, rendering, dtype, dialect)
 
 
 def _keep_base(place: Path, policy: Policy, folder: RunFolder, seed: int) -> None:
@@ -140,7 +140,7 @@ def _keep_base(place: Path, policy: Policy, folder: RunFolder, seed: int) -> Non
         return
     aside = place.with_name(f".{place.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
-    save_model(policy.model, policy.tokenizer, aside, policy.rendering)
+    save_model(policy.model, policy.tokenizer, aside, policy.rendering, dialect=policy.dialect)
     own = Lineage.make(stage=STAGE, run_id=folder.run_id, settings_hash=folder.settings_hash, seeds={"seed": seed})
     write_lineage(aside, own)
     os.replace(aside, place)
@@ -170,18 +170,16 @@ def texts_of(episodes: Sequence[Episode]) -> list[str]:
 
 def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode]) -> tuple[list[TokenRow], list[TokenRow], int]:
     """Training rows, held-out rows (by task), and how many were too long."""
-    from muarl_cli.training.chat_format import ChatFormat
     from muarl_cli.training.demonstrations import encode_episode
 
-    chat = ChatFormat(policy.tokenizer, policy.rendering)
-    own = tokenizer_hash(policy.tokenizer)
+    chat, own = policy.chat(), policy.revision
     train: list[TokenRow] = []
     held: list[TokenRow] = []
     left_out = 0
     for episode in episodes:
         stage = stage_of(scenario_of(*episode.scenario.split(":", 1)), episode.seed)
         sampled = episode.rows if episode.agent.get("revision") == own else ()
-        for row in sampled or (encode_episode(stage, episode.events, chat),):
+        for row in sampled or encode_episode(stage, episode.events, chat):
             if len(row.ids) > settings.max_length:
                 left_out += 1
             elif int(digest(["held-out", episode.task_hash], 8), 16) < settings.eval_share * 16**8:
@@ -327,7 +325,9 @@ def save(own: Any, step: int, state: dict[str, Any], best: bool) -> None:
     checkpoint.save(
         own.out,
         step,
-        write_model=lambda folder: save_model(policy.model, policy.tokenizer, folder, policy.rendering, weights),
+        write_model=lambda folder: save_model(
+            policy.model, policy.tokenizer, folder, policy.rendering, weights, policy.dialect
+        ),
         write_tensors={shard_name(own.team.ranks): write_optimiser},
         state=state,
         lineage=own.lineage,

@@ -217,6 +217,8 @@ def _event_to_dict(event: Event) -> dict[str, Any]:
         value["call"] = _call_to_dict(event.call)
     if event.tags:
         value["tags"] = list(event.tags)
+    if event.thought:
+        value["thought"] = event.thought
     return value
 
 
@@ -237,7 +239,8 @@ def _event_from_dict(value: Any) -> Event:
     call = None if value.get("call") is None else _call_from_dict(_take(value, "call", dict))
     tags = _texts(value.get("tags", []), "tags")
     actor, kind = _member(Actor, value, "actor"), _member(Kind, value, "kind")
-    return Event(_take(value, "i", int), actor, kind, _take(value, "text", str), call, tags)
+    thought = _take(value, "thought", str) if "thought" in value else ""
+    return Event(_take(value, "i", int), actor, kind, _take(value, "text", str), call, tags, thought)
 
 
 def _call_from_dict(value: dict[str, Any]) -> CallRecord:

@@ -41,6 +41,8 @@ from muarl_cli.settings.groups import (
 
 Rendering = Literal["auto", "full", "compact"]
 """auto = as the checkpoint was trained, full where it does not say"""
+Chat = Literal["auto", "nonthinking", "thinking", "own"]
+"""auto = as the checkpoint was trained; nonthinking where it does not say and is a Qwen3; else its own template"""
 Dtype = Literal["auto", "float32", "bfloat16"]
 """auto = bfloat16 on an accelerator, float32 on a CPU"""
 Schedule = Literal["constant", "cosine", "linear"]
@@ -144,6 +146,8 @@ class Sft(StageSettings):
     tiny: Tiny
     rendering: Rendering
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
+    chat: Chat
+    """chat template: nonthinking or thinking (Qwen3's), own = the checkpoint's; auto = as the checkpoint was trained"""
     batch: Count
     """episodes an optimiser step"""
     micro_batch_tokens: Count
@@ -211,6 +215,8 @@ class Played(Conversations):
     """nucleus sampling of the policy"""
     rendering: Rendering
     """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
+    chat: Chat
+    """chat template: nonthinking or thinking (Qwen3's), own = the checkpoint's; auto = as the checkpoint was trained"""
     dtype: Dtype
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
     checkouts: Checkouts

@@ -50,7 +50,7 @@ class Rendering(StrEnum):
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     text: str
     owner: Owner
     control: bool = False
@@ -90,60 +90,62 @@ class ChatFormat:
     """
 
     def __init__(self, tokenizer: Any, rendering: Rendering | str) -> None:
-        self.rendering = Rendering(rendering)
-        self.tokenizer = tokenizer
-        self._backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        controls = {str(token.content): int(i) for i, token in self._backend.get_added_tokens_decoder().items()}
+        self._read(tokenizer, rendering)
+        controls = self._controls
         missing = [token for token in (START, END) if token not in controls]
         if missing:
             raise MuarlError(
                 f"the tokenizer has no control token {' and no '.join(missing)}",
                 why="the chat format is Qwen3's: its role markers must be single tokens",
-                next_step="use a Qwen3 checkpoint, or one that muarl made",
+                next_step="use a Qwen3 checkpoint, one that muarl made, or the checkpoint's own template (chat=own)",
                 code=ExitCode.BAD_DATA,
             )
-        self._controls = controls
-        longest_first = sorted(controls, key=lambda token: (-len(token), token))
-        self._pattern = re.compile("|".join(re.escape(token) for token in longest_first))
         self.end_id = controls[END]
         self.stop_ids = tuple(controls[token] for token in (END, STOP) if token in controls)
         """a sampled turn ends with one of these"""
+
+    def _read(self, tokenizer: Any, rendering: Rendering | str) -> None:
+        self.rendering = Rendering(rendering)
+        self.tokenizer = tokenizer
+        self._backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        self._controls = {str(token.content): int(i) for i, token in self._backend.get_added_tokens_decoder().items()}
+        longest_first = sorted(self._controls, key=lambda token: (-len(token), token))
+        self._pattern = re.compile("|".join(re.escape(token) for token in longest_first) or r"(?!)")
 
     # Turns of the other parties, as pieces to append.
 
     def begin(self, stage: Stage) -> list[Piece]:
         """The system turn: who the agent is, and what it can call."""
         own = Owner.TEMPLATE
-        spans = [_Span(f"{START}system\n", own, True)]
+        spans = [Span(f"{START}system\n", own, True)]
         if self.rendering is Rendering.COMPACT:
-            lines = [stage.compact, *(compact_tool(tool) for tool in stage.offered)]
-            spans.append(_Span("\n".join(lines), own))
+            spans.append(Span(compact_system(stage), own))
         else:
-            spans.append(_Span(stage.policy, own))
+            spans.append(Span(stage.policy, own))
             if stage.offered:
-                spans.append(_Span(("\n\n" if stage.policy else "") + _TOOLS_HEAD, own, True))
+                spans.append(Span(("\n\n" if stage.policy else "") + _TOOLS_HEAD, own, True))
                 schemas = (json.dumps(tool.openai(), ensure_ascii=False) for tool in stage.offered)
-                spans.append(_Span("".join(f"\n{schema}" for schema in schemas), own))
-                spans.append(_Span(_TOOLS_TAIL, own, True))
-        return self._pieces([*spans, _Span(f"{END}\n", own, True)])
+                spans.append(Span("".join(f"\n{schema}" for schema in schemas), own))
+                spans.append(Span(_TOOLS_TAIL, own, True))
+        return self._pieces([*spans, Span(f"{END}\n", own, True)])
 
     def greeting(self, text: str) -> list[Piece]:
         """An assistant turn that nobody sampled: all of it belongs to the template."""
         own = Owner.TEMPLATE
-        return self._pieces([_Span(GENERATION_PROMPT, own, True), _Span(text, own), _Span(f"{END}\n", own, True)])
+        return self._pieces([Span(GENERATION_PROMPT, own, True), Span(text, own), Span(f"{END}\n", own, True)])
 
     def user(self, text: str) -> list[Piece]:
         own = Owner.TEMPLATE
-        return self._pieces([_Span(f"{START}user\n", own, True), _Span(text, Owner.USER), _Span(f"{END}\n", own, True)])
+        return self._pieces([Span(f"{START}user\n", own, True), Span(text, Owner.USER), Span(f"{END}\n", own, True)])
 
     def results(self, texts: Sequence[str]) -> list[Piece]:
         """All the results of one agent turn: one user turn with a block each."""
         own = Owner.TEMPLATE
-        spans = [_Span(f"{START}user", own, True)]
+        spans = [Span(f"{START}user", own, True)]
         for text in texts:
-            spans += [_Span("\n<tool_response>\n", own, True), _Span(text, Owner.WORLD)]
-            spans.append(_Span("\n</tool_response>", own, True))
-        return self._pieces([*spans, _Span(f"{END}\n", own, True)])
+            spans += [Span("\n<tool_response>\n", own, True), Span(text, Owner.WORLD)]
+            spans.append(Span("\n</tool_response>", own, True))
+        return self._pieces([*spans, Span(f"{END}\n", own, True)])
 
     def news(self, events: Sequence[Event]) -> list[Piece]:
         """What happened since the agent last spoke. The agent's own calls are skipped: its tokens are there already."""
@@ -166,20 +168,35 @@ class ChatFormat:
 
     def generation_prompt(self) -> list[Piece]:
         """What stands before every sampled turn, the empty think block included."""
-        return self._pieces([_Span(GENERATION_PROMPT, Owner.TEMPLATE, True)])
+        return self._pieces([Span(GENERATION_PROMPT, Owner.TEMPLATE, True)])
 
     def end_of_turn(self, sampled: Sequence[int]) -> list[Piece]:
         """What the template adds after a sampled turn: its end marker where it was cut, and the line break."""
         closed = bool(sampled) and sampled[-1] == self.end_id
-        return self._pieces([_Span("\n" if closed else f"{END}\n", Owner.TEMPLATE, True)])
+        return self._pieces([Span("\n" if closed else f"{END}\n", Owner.TEMPLATE, True)])
+
+    forgets = False
+    """whether earlier thoughts leave the conversation when the user speaks"""
+
+    def remembered(self, sampled: Sequence[int]) -> tuple[int, ...]:
+        """What is left of a sampled turn once the user has spoken again: its tokens without those of its thoughts."""
+        return tuple(sampled)
+
+    def recalled(self, sampled: Sequence[int]) -> list[Piece]:
+        """An earlier turn in a conversation that is told anew: none of its tokens is trained there."""
+        kept = self.remembered(sampled)
+        return [*self.generation_prompt(), (kept, Owner.EARLIER), *self.end_of_turn(kept)]
+
+    def split(self, sampled: Sequence[int]) -> tuple[str, str]:
+        """A sampled turn as (what it thought, what it said), without its end marker."""
+        return "", self.text_of(sampled)
 
     def text_of(self, sampled: Sequence[int]) -> str:
-        """The words of a sampled turn, without its end marker."""
+        """The text of a sampled turn, without its end marker."""
         ids = list(sampled[:-1]) if sampled and sampled[-1] in self.stop_ids else list(sampled)
         return str(self._backend.decode(ids, skip_special_tokens=False)) if ids else ""
 
-    @staticmethod
-    def parse(text: str, first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
+    def parse(self, text: str, first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
         """A turn's text to (words, calls); see `hermes.parse_turn`."""
         return parse_turn(text, first_call)
 
@@ -188,19 +205,20 @@ class ChatFormat:
         """Words and calls to a turn's text; see `hermes.render_turn`."""
         return render_turn(text, calls)
 
-    def demonstrate(self, text: str, calls: Sequence[ToolCall]) -> tuple[int, ...]:
-        """The ids a policy would sample for this turn, its end included. Only call tags become control tokens."""
+    def demonstrate(self, text: str, calls: Sequence[ToolCall], thought: str = "") -> tuple[int, ...]:
+        """The ids a policy would sample for this turn, its end included. Only call tags become control tokens. Thoughts
+        have no place in this format and are left out."""
         own = Owner.AGENT
-        spans = [_Span(text, own)] if text else []
+        spans = [Span(text, own)] if text else []
         for call in calls:
             body = render_turn("", [call])
             opened = body.startswith("<tool_call>")
             closed = opened and body.endswith("</tool_call>")
-            spans.append(_Span("\n" if spans else "", own))
-            spans.append(_Span("<tool_call>" if opened else "", own, True))
-            spans.append(_Span(body[11 if opened else 0 : -12 if closed else None], own))
-            spans.append(_Span("</tool_call>" if closed else "", own, True))
-        pieces = self._pieces([*spans, _Span(END, own, True)])
+            spans.append(Span("\n" if spans else "", own))
+            spans.append(Span("<tool_call>" if opened else "", own, True))
+            spans.append(Span(body[11 if opened else 0 : -12 if closed else None], own))
+            spans.append(Span("</tool_call>" if closed else "", own, True))
+        pieces = self._pieces([*spans, Span(END, own, True)])
         return tuple(i for ids, _ in pieces for i in ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -209,10 +227,10 @@ class ChatFormat:
 
     # Tokens.
 
-    def _pieces(self, spans: Sequence[_Span]) -> list[Piece]:
+    def _pieces(self, spans: Sequence[Span]) -> list[Piece]:
         return list(_merge(self._tokens(spans)))
 
-    def _tokens(self, spans: Sequence[_Span]) -> Iterable[tuple[int, Owner]]:
+    def _tokens(self, spans: Sequence[Span]) -> Iterable[tuple[int, Owner]]:
         """Tokenise the joined text, so that a server that tokenises the whole rendering gets the same ids; a control
         token's text outside of the format's own spans is broken in two, which no control token survives."""
         text = "".join(span.text for span in spans)
@@ -257,9 +275,16 @@ def compact_tool(tool: ToolSpec) -> str:
     return f"{tool.name}({', '.join(tool.parameters.get('properties', {}))})"
 
 
-@lru_cache(maxsize=2)
-def chat_template(rendering: Rendering | str) -> str:
-    """The `chat_template.jinja` that renders this format on any server that reads Hugging Face folders."""
-    source = (files("muarl_cli.templates") / "chat" / "qwen3_nonthinking.jinja").read_text(encoding="utf-8")
+def compact_system(stage: Stage) -> str:
+    """The system turn of the compact rendering."""
+    return "\n".join([stage.compact, *(compact_tool(tool) for tool in stage.offered)])
+
+
+@lru_cache(maxsize=4)
+def chat_template(rendering: Rendering | str, thinking: bool = False) -> str:
+    """The `chat_template.jinja` that renders this format, or its thinking twin, on any server that reads Hugging Face
+    folders."""
+    name = "qwen3_thinking.jinja" if thinking else "qwen3_nonthinking.jinja"
+    source = (files("muarl_cli.templates") / "chat" / name).read_text(encoding="utf-8")
     switch = "{%- set compact_tools = true %}\n" if Rendering(rendering) is Rendering.COMPACT else ""
     return switch + source

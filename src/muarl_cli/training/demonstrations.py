@@ -1,8 +1,8 @@
 """Token rows from event lists: what a policy would have sampled, had it played a recorded episode.
 
 Scripted agents and teachers leave no sampled ids, so their turns are rendered and tokenised once, here. Invariant:
-AGENT owns the content of the agent's turns and their end-of-turn tokens; the greeting belongs to the template; the
-row ends with the agent's last turn, since nothing after it is ever predicted.
+AGENT owns the content of the agent's turns and their end-of-turn tokens; the greeting belongs to the template; a row
+ends with the agent's last turn in it, since nothing after it is ever predicted.
 """
 
 from __future__ import annotations
@@ -13,45 +13,46 @@ from dataclasses import dataclass, field
 from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind
 from muarl_cli.conversation.protocols import Owner, Stage, TokenRow
 from muarl_cli.conversation.tools import ToolCall
-from muarl_cli.training.chat_format import ChatFormat, TokenList
+from muarl_cli.training.chat_format import ChatFormat
+from muarl_cli.training.threads import Thread
 
 
 @dataclass
 class _Turn:
-    """One agent turn as recorded: words, calls, and the world's answers to them."""
+    """One agent turn as recorded: thoughts, words, calls, and the world's answers to them."""
 
     text: str = ""
+    thought: str = ""
     cut: bool = False
     beside_calls: bool = False
     calls: list[ToolCall] = field(default_factory=list)
-    results: list[str] = field(default_factory=list)
+    results: list[Event] = field(default_factory=list)
 
 
-def encode_episode(stage: Stage, events: Sequence[Event], chat: ChatFormat) -> TokenRow:
-    """The training row of a recorded episode, log-probabilities zero. Empty where the agent never acted.
+def encode_episode(stage: Stage, events: Sequence[Event], chat: ChatFormat) -> tuple[TokenRow, ...]:
+    """The training rows of a recorded episode, log-probabilities zero: one, or more where the format forgets thoughts.
+    None where the agent never acted.
 
     Calls belong to one turn when the event says so (tag "same_turn") or when they follow words said beside calls.
     """
-    tokens = TokenList()
-    tokens.extend(chat.begin(stage))
+    thread = Thread(chat, stage)
+    news: list[Event] = []
     turn: _Turn | None = None
     for event in events:
         if turn is not None and _belongs(event, turn):
             _add(turn, event, events)
             continue
         if turn is not None:
-            _write(tokens, turn, chat)
+            news = _write(thread, news, turn, chat)
             turn = None
-        if event.actor is Actor.USER and event.kind is Kind.SAY:
-            tokens.extend(chat.user(event.text))
-        elif event.actor is Actor.AGENT and "greeting" in event.tags:
-            tokens.extend(chat.greeting(event.text))
+        if (event.actor is Actor.USER and event.kind is Kind.SAY) or "greeting" in event.tags:
+            news.append(event)
         elif event.actor is Actor.AGENT:
             turn = _Turn()
             _add(turn, event, events)
     if turn is not None:
-        _write(tokens, turn, chat)
-    return _until_last_agent_turn(tokens, chat)
+        _write(thread, news, turn, chat)
+    return thread.rows() if Owner.AGENT in thread.rows()[-1].owners else ()
 
 
 def _belongs(event: Event, turn: _Turn) -> bool:
@@ -66,9 +67,10 @@ def _belongs(event: Event, turn: _Turn) -> bool:
 
 
 def _add(turn: _Turn, event: Event, events: Sequence[Event]) -> None:
+    turn.thought = turn.thought or event.thought
     if event.actor is Actor.WORLD:
         if event.call is None or _asked_by_agent(event.call, event.i, events):
-            turn.results.append(event.text)
+            turn.results.append(event)
     elif event.actor is Actor.AGENT and event.kind is Kind.CALL and event.call is not None:
         call = event.call
         problem = "" if call.arguments is not None else "malformed"
@@ -83,20 +85,11 @@ def _asked_by_agent(call: CallRecord, before: int, events: Sequence[Event]) -> b
     return next((event.actor for event in asked), Actor.AGENT) is Actor.AGENT
 
 
-def _write(tokens: TokenList, turn: _Turn, chat: ChatFormat) -> None:
-    tokens.extend(chat.generation_prompt())
-    ids = chat.demonstrate(turn.text, turn.calls)
+def _write(thread: Thread, news: Sequence[Event], turn: _Turn, chat: ChatFormat) -> list[Event]:
+    """Add what was heard and then the turn; returns the first of what is heard next."""
+    thread.hear(news)
+    thread.ask()
+    ids = chat.demonstrate(turn.text, turn.calls, turn.thought)
     ids = ids[:-1] if turn.cut else ids
-    tokens.sampled(ids, [0.0] * len(ids))
-    tokens.extend(chat.end_of_turn(ids))
-    if turn.results:
-        tokens.extend(chat.results(turn.results))
-
-
-def _until_last_agent_turn(tokens: TokenList, chat: ChatFormat) -> TokenRow:
-    last = max((i for i, owner in enumerate(tokens.owners) if owner == Owner.AGENT), default=-1)
-    row = tokens.row()
-    if last < 0:
-        return TokenRow((), (), ())
-    stop = last + 1 + sum(len(ids) for ids, _ in chat.end_of_turn([row.ids[last]]))
-    return TokenRow(row.ids[:stop], row.owners[:stop], row.logprobs[:stop])
+    thread.sampled(ids, [0.0] * len(ids))
+    return turn.results

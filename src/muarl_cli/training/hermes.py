@@ -1,4 +1,5 @@
-"""Hermes-style tool calls as text: parsing what a model sampled, rendering what a demonstration says.
+"""Tool calls as text, Hermes style or in another model family's: parsing what a model sampled, rendering what a
+demonstration says.
 
 Invariant: parsing never raises and never drops anything silently; a block that is no well-formed call becomes a
 `ToolCall` with `problem` set and the sampled text in `raw`. Rendering a parsed well-formed call and parsing it again
@@ -9,29 +10,69 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from muarl_cli.conversation.tools import ToolCall, parse_arguments
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-FORM = '{"name": TOOL, "arguments": {...}}'
 _DECODER = json.JSONDecoder()
 
 
-def parse_turn(text: str, first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
+@dataclass(frozen=True)
+class Syntax:
+    """How a model family writes calls: a JSON object each between two tags, or a list of them. Without an opening tag
+    a turn is calls when it begins as one; without a closing tag a block ends with its JSON."""
+
+    open: str = OPEN
+    close: str = CLOSE
+    name: str = "name"
+    arguments: str = "arguments"
+    listed: bool = False
+
+    @property
+    def form(self) -> str:
+        """What a person, or a model, should write."""
+        one = f'{{"{self.name}": TOOL, "{self.arguments}": {{...}}}}'
+        return "\n".join(part for part in (self.open, f"[{one}]" if self.listed else one, self.close) if part)
+
+    def find(self, text: str, position: int) -> int:
+        """Where the next block begins, -1 for nowhere."""
+        if self.open:
+            return text.find(self.open, position)
+        begin = _skip_blanks(text, position)
+        return begin if text.startswith("[" if self.listed else "{", begin) else -1
+
+
+HERMES = Syntax()
+
+
+def parse_turn(text: str, first_call: int = 0, syntax: Syntax = HERMES) -> tuple[str, tuple[ToolCall, ...]]:
     """One assistant turn (without its end-of-turn marker) to (words outside of call blocks, calls in order)."""
     words: list[str] = []
     calls: list[ToolCall] = []
     position = 0
-    while (start := text.find(OPEN, position)) >= 0:
+    while (start := syntax.find(text, position)) >= 0:
         words.append(text[position:start].strip())
-        inner, position, problem = _block(text, start + len(OPEN))
-        calls.append(_call(f"call_{first_call + len(calls)}", inner, text[start:position], problem))
+        inner, position, problem = _block(text, start + len(syntax.open), syntax)
+        for one in _members(inner) if syntax.listed and not problem else [inner]:
+            calls.append(_call(f"call_{first_call + len(calls)}", one, text[start:position], problem, syntax))
     words.append(text[position:].strip())
     return "\n".join(part for part in words if part), tuple(calls)
 
 
-def _block(text: str, start: int) -> tuple[str, int, str]:
+def _members(inner: str) -> list[str]:
+    """The calls of a list, as texts; the text as it is where it is no list of objects."""
+    try:
+        found = json.loads(inner)
+    except (ValueError, RecursionError):
+        return [inner]
+    if not isinstance(found, list) or not found or not all(isinstance(each, dict) for each in found):
+        return [inner]
+    return [json.dumps(each) for each in found]
+
+
+def _block(text: str, start: int, syntax: Syntax) -> tuple[str, int, str]:
     """The block whose inside begins at `start`: (inside, index after the block, problem of its frame).
 
     Where the inside is JSON, a tag within one of its strings does not end the block.
@@ -41,14 +82,17 @@ def _block(text: str, start: int) -> tuple[str, int, str]:
         _, end = _DECODER.raw_decode(text, begin)
     except (ValueError, RecursionError):
         end = -1
-    if end >= 0 and text.startswith(CLOSE, after := _skip_blanks(text, end)):
-        return text[begin:end], after + len(CLOSE), ""
-    stops = [(found, len(CLOSE)) for found in [text.find(CLOSE, start)] if found >= 0]
-    stops += [(found, 0) for found in [text.find(OPEN, start)] if found >= 0]
+    if end >= 0 and not syntax.close:
+        return text[begin:end], end, ""
+    if end >= 0 and text.startswith(syntax.close, after := _skip_blanks(text, end)):
+        return text[begin:end], after + len(syntax.close), ""
+    unclosed = f"{syntax.open} is not closed by {syntax.close}" if syntax.close else "the call is no JSON"
+    stops = [(found, len(tag)) for tag in [syntax.close] if tag and (found := text.find(tag, start)) >= 0]
+    stops += [(found, 0) for tag in [syntax.open] if tag and (found := text.find(tag, start)) >= 0]
     if not stops:
-        return text[start:], len(text), f"{OPEN} is not closed by {CLOSE}"
+        return text[start:], len(text), unclosed
     end, width = min(stops)
-    return text[start:end], end + width, "" if width else f"{OPEN} is not closed by {CLOSE}"
+    return text[start:end], end + width, "" if width else unclosed
 
 
 def _skip_blanks(text: str, index: int) -> int:
@@ -57,24 +101,24 @@ def _skip_blanks(text: str, index: int) -> int:
     return index
 
 
-def _call(call_id: str, inner: str, raw: str, problem: str) -> ToolCall:
+def _call(call_id: str, inner: str, raw: str, problem: str, syntax: Syntax) -> ToolCall:
     value, fault = parse_arguments(inner)
     problem = problem or fault.replace("arguments are", "the call is").replace("arguments must", "the call must")
-    name = value.get("name")
+    name = value.get(syntax.name)
     if not problem and not inner.strip():
         problem = "the call is empty"
     if not problem and (not isinstance(name, str) or not name):
         problem = "the call has no name"
-    arguments: Any = value.get("arguments", {})
+    arguments: Any = value.get(syntax.arguments, {})
     if not problem and isinstance(arguments, str):  # JSON text inside JSON, as the OpenAI API writes it
         arguments, problem = parse_arguments(arguments)
     if not problem and not isinstance(arguments, dict):
         problem = "arguments must be a JSON object"
-    if not problem and (extra := sorted(set(value) - {"name", "arguments", "id"})):
-        problem = f"unknown keys beside name and arguments: {', '.join(extra)[:100]}"
+    if not problem and (extra := sorted(set(value) - {syntax.name, syntax.arguments, "id"})):
+        problem = f"unknown keys beside {syntax.name} and {syntax.arguments}: {', '.join(extra)[:100]}"
     name = name if isinstance(name, str) else ""
     if problem:
-        return ToolCall(call_id, name, {}, f"malformed call: {problem}. Write {OPEN}\n{FORM}\n{CLOSE}", raw)
+        return ToolCall(call_id, name, {}, f"malformed call: {problem}. Write {syntax.form}", raw)
     return ToolCall(call_id, name, arguments)
 
 

@@ -15,6 +15,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.training.chat_format import END, STOP, Rendering
 from muarl_cli.training.induction import can_be_wired, wire
 from muarl_cli.training.lora import base_of, load_lora
+from muarl_cli.training.template_format import Dialect
 from muarl_cli.training.tokenizer import make_tokenizer, save_tokenizer
 
 DTYPES = ("fp32", "bf16")
@@ -73,7 +74,12 @@ def make_tiny(texts: Iterable[str], out_dir: Path, spec: TinySpec, seed: int, re
 
 
 def save_model(
-    model: Any, tokenizer: Any, folder: Path, rendering: Rendering | str, weights: Mapping[str, Any] | None = None
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    rendering: Rendering | str,
+    weights: Mapping[str, Any] | None = None,
+    dialect: Dialect | str = Dialect.NONTHINKING,
 ) -> None:
     """Write weights (safetensors), configuration, tokenizer and chat template into `folder`; of an adapter model the
     adapter alone. `weights` by name are written in place of the model's own, which may be spread over processes."""
@@ -82,7 +88,7 @@ def save_model(
     if hasattr(model, "peft_config"):
         given["save_embedding_layers"] = False  # they are not trained; to find out, the library would ask its hub
     model.save_pretrained(str(folder), **given)
-    save_tokenizer(tokenizer, folder, rendering)
+    save_tokenizer(tokenizer, folder, rendering, dialect)
 
 
 def load_model(path: Path | str, dtype: str) -> Any:
@@ -115,15 +121,16 @@ def load_model(path: Path | str, dtype: str) -> Any:
     return model
 
 
-def rendering_of(path: Path | str) -> Rendering | None:
-    """Which rendering a folder that muarl wrote was made for; None for other people's folders."""
+def format_of(path: Path | str) -> tuple[Rendering, Dialect] | None:
+    """Which rendering and dialect a folder that muarl wrote was made for; None for other people's folders."""
     template = Path(path) / "chat_template.jinja"
     if not template.is_file():
         return None
     from muarl_cli.training.chat_format import chat_template
 
     text = template.read_text(encoding="utf-8")
-    return next((rendering for rendering in Rendering if text == chat_template(rendering)), None)
+    known = ((rendering, dialect) for rendering in Rendering for dialect in (Dialect.NONTHINKING, Dialect.THINKING))
+    return next((each for each in known if text == chat_template(each[0], each[1] is Dialect.THINKING)), None)
 
 
 def require_model_folder(folder: Path, needed: str) -> None:

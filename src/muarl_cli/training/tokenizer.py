@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.training.chat_format import END, START, STOP, Rendering, chat_template
+from muarl_cli.training.template_format import Dialect
 
 CONTROL_TOKENS = (
     START,
@@ -88,9 +89,12 @@ def make_tokenizer(texts: Iterable[str], vocab: int) -> Any:
     )
 
 
-def save_tokenizer(tokenizer: Any, folder: Path, rendering: Rendering | str) -> None:
-    """Write tokenizer files and the `chat_template.jinja` of this rendering."""
-    tokenizer.chat_template = chat_template(rendering)
+def save_tokenizer(
+    tokenizer: Any, folder: Path, rendering: Rendering | str, dialect: Dialect | str = Dialect.NONTHINKING
+) -> None:
+    """Write tokenizer files and the `chat_template.jinja` of this rendering and dialect (a tokenizer's own stays)."""
+    if Dialect(dialect) is not Dialect.OWN:
+        tokenizer.chat_template = chat_template(rendering, Dialect(dialect) is Dialect.THINKING)
     tokenizer.save_pretrained(str(folder))
 
 
