@@ -70,6 +70,8 @@ class Batch:
     """groups that do not, by reason"""
     faults: Counter[str] = field(default_factory=Counter)
     """invalid episodes by end reason, those of slots that were filled later included"""
+    replaced: list[Episode] = field(default_factory=list)
+    """invalid episodes whose slots were played again"""
     episodes: int = 0
     """conversations held, all attempts"""
 
@@ -89,6 +91,7 @@ async def collect(
         jobs = [make_job(scenario, task, slot) for scenario, task in drawn for slot in range(settings.group)]
         episodes, replaced = await run_again(player, jobs, settings.retry_faults)
         batch.episodes += len(jobs) + len(replaced)
+        batch.replaced += replaced
         batch.faults.update(e.end.reason.value for e in (*replaced, *episodes) if not e.valid)
         for number, (scenario, task) in enumerate(drawn):
             slots = episodes[number * settings.group : (number + 1) * settings.group]

@@ -21,6 +21,7 @@ from muarl_cli.pipeline.rl_metrics import behaviour_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
+from muarl_cli.pipeline.token_balance import rl_balance, totals
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
@@ -195,6 +196,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
                 row = step_metrics(batch) | behaviour_metrics(batch) | dict(team("update", samples_of(batch)))
+                row |= rl_balance(batch, row)
                 if row["skipped"] > (history[-1].get("skipped", 0) if history else 0):
                     row["not_applied"] = [e.episode_id for group in batch.kept for e in group.episodes if e.valid]
                     talk.warn(f"step {step} was not finite and not applied; its episodes are named in metrics.jsonl")
@@ -217,6 +219,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         "episodes": len(own.log),
         "faults": len(own.log) - len(own.log.done_ids()),
         "reward": row.get("reward"),
+        "tokens": totals(history),
         "checkpoint": checkpoint_hash(own.out, talk),
     }
 

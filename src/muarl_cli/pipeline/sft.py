@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
+from muarl_cli.pipeline.token_balance import sft_balance
 from muarl_cli.records import checkpoint
 from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
@@ -81,15 +82,18 @@ def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
         if not settings.model and started is None:
             _keep_base(out / BASE, policy, folder, settings.seed)
         policy.model = prepared(policy.model, settings)
-        train, held, left_out = _rows(settings, policy, episodes)
+        rows = _rows(settings, policy, episodes)
+        train, held, long = rows.train, rows.held, rows.long
         talk.say(
             f"{len(train)} rows to learn from, {len(held)} held out, "
-            f"{left_out} longer than {settings.max_length} tokens"
+            f"{len(long)} longer than {settings.max_length} tokens"
         )
         summary = _train(
             _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started, team), train, held, talk
         )
-        summary |= {"episodes": len(episodes), "left_out": left_out, "agent_share": _agent_share(train)}
+        summary |= {"episodes": len(episodes), "left_out": len(long), "agent_share": _agent_share(train)}
+        others = {"held_out": held, "too_long": long}
+        summary["tokens"] = sft_balance(rows.of, train, others, folder.metrics())
         write_lineage(out, _lineage(settings, folder, episodes))
         talk.say(f"next: muarl rollout --model {out}, muarl rl-train --model {out}, muarl eval --model {out}")
         return folder.finish(summary)
@@ -168,25 +172,36 @@ def texts_of(episodes: Sequence[Episode]) -> list[str]:
     return texts
 
 
-def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode]) -> tuple[list[TokenRow], list[TokenRow], int]:
-    """Training rows, held-out rows (by task), and how many were too long."""
+@dataclass
+class _Rows:
+    """The token rows of the episodes, and what becomes of them."""
+
+    of: list[tuple[Episode, tuple[TokenRow, ...]]] = field(default_factory=list)
+    train: list[TokenRow] = field(default_factory=list)
+    held: list[TokenRow] = field(default_factory=list)
+    """held out, by task"""
+    long: list[TokenRow] = field(default_factory=list)
+    """left out: longer than `max_length`"""
+
+
+def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode]) -> _Rows:
     from muarl_cli.training.demonstrations import encode_episode
 
     chat, own = policy.chat(), policy.revision
-    train: list[TokenRow] = []
-    held: list[TokenRow] = []
-    left_out = 0
+    found = _Rows()
     for episode in episodes:
         stage = stage_of(scenario_of(*episode.scenario.split(":", 1)), episode.seed)
         sampled = episode.rows if episode.agent.get("revision") == own else ()
-        for row in sampled or encode_episode(stage, episode.events, chat):
+        rows = sampled or encode_episode(stage, episode.events, chat)
+        found.of.append((episode, rows))
+        for row in rows:
             if len(row.ids) > settings.max_length:
-                left_out += 1
+                found.long.append(row)
             elif int(digest(["held-out", episode.task_hash], 8), 16) < settings.eval_share * 16**8:
-                held.append(row)
+                found.held.append(row)
             else:
-                train.append(row)
-    return train, held, left_out
+                found.train.append(row)
+    return found
 
 
 def _agent_share(rows: Sequence[TokenRow]) -> float:
