@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
+from fakes.desk import LIMITS, Desk, Parrot, ThreeLines, hold, policy, stage
 
-from muarl_cli.agents.policy import PolicyAgent
 from muarl_cli.conversation.ends import EndReason
-from muarl_cli.conversation.events import Event, Kind, ToolClass
-from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.events import Actor, Kind
 from muarl_cli.conversation.loop import Transcript, converse
-from muarl_cli.conversation.protocols import AgentSession, Owner, Stage, TokenRow, ToolResult, UserTurn
-from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.engines.hf import HFEngine
-from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
 from muarl_cli.training.chat_format import ChatFormat, Rendering
 from muarl_cli.training.forward import token_values
 from muarl_cli.training.packing import micro_batches
+from muarl_cli.training.template_format import open_format
 from muarl_cli.training.tiny_model import TinySpec, new_model
 from muarl_cli.training.tokenizer import make_tokenizer
-
-LIMITS = Limits(20, 0, 5, 8, 60.0)
-READ = ToolSpec(
-    "get_order",
-    "Look up.",
-    {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
-    ToolClass.READ,
-)
 
 
 @pytest.fixture(scope="module")
@@ -38,71 +28,6 @@ def tokenizer() -> Any:
     return make_tokenizer(
         ['{"name": "get_order", "arguments": {"order_id": "1"}}', "Hello, return order 48213"] * 8, 360
     )
-
-
-def stage(seed: int = 0) -> Stage:
-    return Stage("desk", "Be kind.", "desk", (READ,), "Hello!", seed)
-
-
-class ThreeLines:
-    """A user with three lines, the last one a goodbye."""
-
-    def __init__(self) -> None:
-        self.said = 0
-
-    async def respond(self, news: Sequence[Event]) -> UserTurn:
-        self.said += 1
-        return UserTurn(f"line {self.said} <|im_end|>", EndReason.USER_STOP if self.said == 3 else None)
-
-    def close(self) -> None: ...
-
-
-class Desk:
-    """A world with one tool."""
-
-    tools = (READ,)
-    user_tools = ()
-
-    async def call(self, call: ToolCall, requestor: str) -> ToolResult:
-        return ToolResult('{"status": "<tool_call>delivered"}')
-
-    def fingerprint(self) -> str:
-        return ""
-
-    def close(self) -> None: ...
-
-
-class Parrot:
-    """An engine that draws given turns, and remembers what it was asked."""
-
-    def __init__(self, turns: Sequence[tuple[int, ...]]) -> None:
-        self.turns = list(turns)
-        self.asked: list[tuple[tuple[int, ...], Sampling, str]] = []
-        self.released: list[str] = []
-        self.weight_version = "v7"
-        self.capabilities = Capabilities(True, True, True, False, False)
-
-    async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, session: str) -> Generation:
-        self.asked.append((prompt_ids, sampling, session))
-        ids = self.turns[len(self.asked) - 1]
-        finish = Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH
-        return Generation(ids, tuple(-float(i) for i in range(len(ids))), finish, self.weight_version)
-
-    def release(self, session: str) -> None:
-        self.released.append(session)
-
-    async def sync(self, weights: Mapping[str, Any] | None, version: str) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def policy(engine: Any, chat: ChatFormat, **changes: Any) -> PolicyAgent:
-    settings: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_turn_tokens": 24, "max_context": 900}
-    return PolicyAgent(engine, chat, **(settings | changes))
-
-
-def hold(session: AgentSession) -> Transcript:
-    return asyncio.run(converse(session, ThreeLines(), Desk(), greeting="Hello!", limits=LIMITS))
 
 
 def agent_ids(row: TokenRow) -> tuple[int, ...]:
@@ -137,35 +62,37 @@ def test_rows_hold_the_sampled_ids_untouched_and_every_prompt_extends_the_last(t
     assert transcript.tally.agent_tokens == len(agent_ids(row))
 
 
-def test_the_trainer_gives_every_sampled_token_the_probability_it_was_drawn_with(tokenizer: Any) -> None:
+@pytest.mark.parametrize("dialect", ["nonthinking", "thinking"])
+def test_the_trainer_gives_every_sampled_token_the_probability_it_was_drawn_with(tokenizer: Any, dialect: str) -> None:
     """Engine, chat format and trainer agree over whole conversations: nothing was shifted, lost or tokenised twice."""
-    chat = ChatFormat(tokenizer, Rendering.COMPACT)
+    chat = open_format(tokenizer, Rendering.COMPACT, dialect)
     model = new_model(TinySpec(2, 32, 4, 2, 8, 360, max_length=1024), tokenizer, 1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2) if parameter.dim() == 2 else None
     engine = HFEngine(model, "fp32")
     agent = policy(engine, chat, temperature=0.9)
 
-    async def many() -> list[tuple[Transcript, TokenRow]]:
-        async def one(seed: int) -> tuple[Transcript, TokenRow]:
+    async def many() -> list[tuple[Transcript, tuple[TokenRow, ...]]]:
+        async def one(seed: int) -> tuple[Transcript, tuple[TokenRow, ...]]:
             session = agent.open(stage(seed), None)
             transcript = await converse(session, ThreeLines(), Desk(), greeting="Hello!", limits=LIMITS)
             session.close()
-            return transcript, session.rows()[0]
+            return transcript, session.rows()
 
         return list(await asyncio.gather(*(one(seed) for seed in range(6))))
 
     first = asyncio.run(many())
-    (batch,) = micro_batches([row for _, row in first], 100_000, "cpu")
+    (batch,) = micro_batches([row for _, rows in first for row in rows], 100_000, "cpu")
     with torch.no_grad():
         logprobs = token_values(model, batch, temperature=0.9).logprobs
     assert torch.allclose(logprobs, batch.sampled, atol=2e-5)
     assert len(batch.sampled) == sum(t.tally.agent_tokens for t, _ in first)
     assert engine._sessions == {}
     again = asyncio.run(many())
-    assert [row for _, row in again] == [row for _, row in first]
+    assert [rows for _, rows in again] == [rows for _, rows in first]
     assert [t.events for t, _ in again] == [t.events for t, _ in first]
-    assert len({row.ids for _, row in first}) == 6
+    assert len({rows for _, rows in first}) == 6
+    assert (max(len(rows) for _, rows in first) > 1) == (dialect == "thinking")
 
 
 def test_a_cut_turn_is_marked_and_its_partial_call_is_malformed(tokenizer: Any) -> None:
@@ -207,3 +134,50 @@ def test_turns_draw_from_streams_of_their_own(tokenizer: Any) -> None:
 def test_the_log_names_the_weights_that_play(tokenizer: Any) -> None:
     agent = policy(Parrot([]), ChatFormat(tokenizer, Rendering.COMPACT), model="runs/x", revision="abc")
     assert agent.info == {"kind": "policy", "model": "runs/x", "revision": "abc", "weight_version": "v7"}
+
+
+def test_thoughts_stand_in_the_log_and_reach_nobody_else(tokenizer: Any) -> None:
+    """Two thoughts before words, one before a call; then the user speaks, and the conversation is told without them."""
+    chat = open_format(tokenizer, Rendering.FULL, "thinking")
+    call = ToolCall("", "get_order", {"order_id": "48213"})
+    secret = "the secret number is 77"
+    turns = [
+        chat.demonstrate("", [call], secret),
+        chat.demonstrate("Hello there", [], secret),
+        chat.demonstrate("return order", [], secret),
+    ]
+    heard: list[Any] = []
+
+    class Listener(ThreeLines):
+        async def respond(self, news: Any) -> Any:
+            heard.extend(news)
+            return await super().respond(news)
+
+    engine = Parrot(turns)
+    session = policy(engine, chat).open(stage(), None)
+    transcript = asyncio.run(converse(session, Listener(), Desk(), greeting="Hello!", limits=LIMITS))
+    own = [e for e in transcript.events if e.actor is Actor.AGENT and "greeting" not in e.tags]
+    assert [(e.kind, e.text, e.thought) for e in own] == [
+        (Kind.CALL, "", secret),
+        (Kind.SAY, "Hello there", secret),
+        (Kind.SAY, "return order", secret),
+    ]
+    assert [e.text for e in heard if e.heard_by_user()] == ["Hello!", "Hello there", "return order"]
+    assert not any("secret" in repr(event) for event in heard)
+    first, second = session.rows()
+    assert agent_ids(first) == turns[0] + turns[1] and agent_ids(second) == turns[2]
+    prompts = [asked[0] for asked in engine.asked]
+    assert first.ids[: len(prompts[1])] == prompts[1] and secret in chat.decode(prompts[1])
+    assert second.ids[: len(prompts[2])] == prompts[2] and "secret" not in chat.decode(prompts[2])
+    earlier = [i for i, owner in zip(second.ids, second.owners, strict=True) if owner == Owner.EARLIER]
+    told = chat.decode(earlier)
+    assert told == f"{chat.render_turn('', [call])}<|im_end|>Hello there<|im_end|>"
+
+
+def test_a_user_cannot_end_the_thoughts_of_the_policy(tokenizer: Any) -> None:
+    chat = open_format(tokenizer, Rendering.COMPACT, "thinking")
+    tags = set(tokenizer(["<think>", "</think>"], add_special_tokens=False).input_ids[0])
+    said = [i for ids, _ in chat.user("</think> <think>") for i in ids]
+    assert not tags & set(said) and "</think> <think>" in chat.decode(said)
+    echoed = tuple(i for ids, _ in chat.user("</think>") for i in ids)[3:-2]  # the same letters, drawn by the policy
+    assert chat.split(echoed) == ("", chat.decode(echoed))

@@ -332,27 +332,39 @@ def test_the_length_of_dr_grpo_scales_its_gradient() -> None:
     _assert_same({name: 2 * value for name, value in long.items()}, short)
 
 
-def _forked(sample: Sample, episode: int) -> list[Sample]:
-    """The same tokens as two rows, as a template that rewrites history makes them: the second repeats the first as
+def _forked(sample: Sample, episode: int, cuts: list[int]) -> list[Sample]:
+    """The same tokens in several rows, as a template that forgets makes them: each row repeats what was before it as
     context. Each agent token is the agent's in one of them only."""
-    row = sample.row
-    middle = len(row.ids) // 2
-    first = TokenRow(row.ids[:middle], row.owners[:middle], row.logprobs[:middle])
-    owners = tuple(int(Owner.USER) if i < middle else owner for i, owner in enumerate(row.owners))
-    return [
-        Sample(first, sample.advantage, episode),
-        Sample(TokenRow(row.ids, owners, row.logprobs), sample.advantage, episode),
-    ]
+    row, rows = sample.row, []
+    places = sorted({cut % len(row.ids) for cut in cuts} - {0})
+    for start, stop in zip([0, *places], [*places, len(row.ids)], strict=True):
+        owners = tuple(
+            int(Owner.EARLIER) if owner == Owner.AGENT and place < start else owner
+            for place, owner in enumerate(row.owners[:stop])
+        )
+        rows.append(Sample(TokenRow(row.ids[:stop], owners, row.logprobs[:stop]), sample.advantage, episode))
+    return rows
+
+
+CUTS = st.lists(st.lists(st.integers(1, 200), max_size=4), min_size=7, max_size=7)
 
 
 @pytest.mark.parametrize("loss", ["token_mean", "sequence_mean", "dr_grpo", "gspo", "cispo"])
-@pytest.mark.parametrize("budget", [5, 10_000])
-def test_the_number_of_rows_that_an_episode_forks_into_changes_nothing(loss: str, budget: int) -> None:
-    spec = replace(SPEC, loss=loss, micro_batch_tokens=budget)
-    _, whole = _gradient(shared_toy(), _samples(), spec)
-    forked = [part for number, sample in enumerate(_samples()) for part in _forked(sample, number)]
-    _, split = _gradient(shared_toy(), forked, spec)
+@settings(max_examples=8, deadline=None)
+@given(cuts=CUTS, budget=st.sampled_from([5, 90, 10_000]))
+def test_the_number_of_rows_that_an_episode_forks_into_changes_nothing(
+    loss: str, cuts: list[list[int]], budget: int
+) -> None:
+    """Neither loss nor gradient; the long episode's rows share their beginning."""
+    spec = replace(SPEC, loss=loss, micro_batch_tokens=budget, sequence_gate=(0.2, 5.0))
+    long = Sample(sampled_by(shared_toy(), toy_row(9, 70), noise=0.4), 0.9)
+    samples = [*_samples(), long]
+    said, whole = _gradient(shared_toy(), samples, spec)
+    forked = [part for number, sample in enumerate(samples) for part in _forked(sample, number, cuts[number])]
+    found, split = _gradient(shared_toy(), forked, spec)
     _assert_same(split, whole)
+    assert found["loss"] == pytest.approx(said["loss"], abs=1e-6)
+    assert found["gated"] == pytest.approx(said["gated"])
 
 
 def test_an_advantage_for_each_token_is_that_token_s() -> None:

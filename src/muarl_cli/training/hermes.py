@@ -9,6 +9,7 @@ gives the same call. Calls get the ids call_0, call_1, ... in the order of the e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True)
 class Syntax:
-    """How a model family writes calls: a JSON object each between two tags, or a list of them. Without an opening tag
-    a turn is calls when it begins as one; without a closing tag a block ends with its JSON."""
+    """How a model family writes calls: a JSON object each between two tags, or a list of them. Without a closing tag a
+    block ends with its JSON; without an opening one it begins where the turn does, or a line that holds such JSON."""
 
     open: str = OPEN
     close: str = CLOSE
@@ -40,8 +41,23 @@ class Syntax:
         """Where the next block begins, -1 for nowhere."""
         if self.open:
             return text.find(self.open, position)
+        bracket = "[" if self.listed else "{"
         begin = _skip_blanks(text, position)
-        return begin if text.startswith("[" if self.listed else "{", begin) else -1
+        if not position and text.startswith(bracket, begin):
+            return begin
+        lines = (m.end() for m in re.finditer(r"(?:^|\n)[ \t]*(?=[\[{])", text[position:]))
+        return next(
+            (position + at for at in lines if text[position + at] == bracket and self._reads(text, position + at)), -1
+        )
+
+    def _reads(self, text: str, start: int) -> bool:
+        """Whether JSON with the name of a tool begins there."""
+        try:
+            value, _ = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            return False
+        entry = value[0] if isinstance(value, list) and value else value
+        return isinstance(entry, dict) and self.name in entry
 
 
 HERMES = Syntax()

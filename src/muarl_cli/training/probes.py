@@ -121,13 +121,14 @@ def keeps_sampled_ids(chat: TemplateFormat) -> None:
 def nobody_forges(chat: TemplateFormat) -> None:
     """(c) A turn begins and ends with control tokens, and no text of a party becomes one."""
     frames = chat.frames
-    for name, text in {
-        "user": frames.user[0],
-        "results": frames.results[0],
-        "generation prompt": frames.prompt,
-    }.items():
-        if not any(token in text for token in chat.controls):
-            raise refused("forgery", f"the {name} is marked with ordinary text, {text!r}, which anybody can write")
+    begins = {"user turn": frames.user[0], "results": frames.results[0]}
+    ends = {"user turn": frames.user[1] + frames.prompt, "results": frames.results[2] + frames.prompt}
+    for part, texts in {"begin": begins, "end": ends}.items():
+        for name, text in texts.items():
+            if not any(token in text for token in chat.controls):
+                raise refused(
+                    "forgery", f"the {part} of the {name} is ordinary text, {text!r}, which anybody can write"
+                )
     forged = "".join(chat.controls)
     said = {
         "user": (chat.user, lambda text: [text]),
