@@ -1,8 +1,8 @@
-"""What became of every sampled token in small runs, with a thinking chat template and without: one JSON document.
+"""What became of every sampled token in a small run, with a thinking chat template or without: one JSON document.
 
-    python docs/measure/token_balance.py [--steps 6]
+    python docs/measure/token_balance.py [--steps 6] [--chat thinking]
 
-Cold start, fine-tuning and RL at the smallest size, as real processes, once in each chat format. The tokens that were
+Cold start, fine-tuning and RL at the smallest size, as real processes, in one chat format. The tokens that were
 sampled are counted from the log (invalid episodes and dropped groups included), the trained ones by the trainer, and
 what the rows hold is counted here. `unaccounted` is sampled - trained - itemised.
 """
@@ -46,21 +46,16 @@ def trained(folder: Path, chat: str, steps: int) -> dict[str, Any]:
         "episodes": len(episodes),
         "rows": sum(len(e.rows) for e in episodes),
         "most_rows": max(len(e.rows) for e in episodes),
-        "thoughts_heard_by_users": sum(
-            "<think>" in event.text or "</think>" in event.text for e in episodes for event in e.events
-        ),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Follow every sampled token to the loss.")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--chat", choices=("nonthinking", "thinking"), default="nonthinking")
     options = parser.parse_args()
-    found = {}
-    for chat in ("nonthinking", "thinking"):
-        with tempfile.TemporaryDirectory() as folder:
-            found[chat] = trained(Path(folder), chat, options.steps)
-    print(json.dumps(found, indent=2))
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(trained(Path(folder), options.chat, options.steps), indent=2))
 
 
 if __name__ == "__main__":

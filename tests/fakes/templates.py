@@ -99,9 +99,9 @@ UNFIT: Mapping[str, tuple[str, str]] = {
         """{%- for m in messages %}{{- '### ' + m.role + ':\\n' + m.content + '\\n\\n' }}{%- endfor %}
 {%- if add_generation_prompt %}{{- '### assistant:\\n' }}{%- endif %}""",
     ),
-    "counts the messages": ("generation prompt", "{{- messages | length }}" + _chatml()),
-    "forgets words at a user turn": (
-        "user",
+    "counts the messages": ("say", "{{- messages | length }}" + _chatml()),
+    "forgets words": (
+        "several calls",
         _chatml("(m.content if m.role != 'assistant' or loop.index0 + 3 > messages | length else '...')"),
     ),
     "takes one call a turn": (
