@@ -47,6 +47,7 @@ EVENT = st.builds(
     TEXT,
     st.none() | CALL,
     st.lists(TEXT, max_size=2).map(tuple),
+    TEXT,
 )
 
 
