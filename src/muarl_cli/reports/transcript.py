@@ -34,6 +34,8 @@ def transcript(episode: Episode, judged: Judged) -> Iterator[Line]:
     yield Line("note", f"layers: {layers or 'not scored'}")
     known = {event.i for event in episode.events}
     for event in episode.events:
+        if event.thought:
+            yield Line("note", f"agent thinks  {event.thought}")
         yield _event(event, episode)
         for finding in judged.findings:
             if finding["verdict"] == FAIL and finding["at"] == event.i:
