@@ -127,6 +127,9 @@ def test_rl_updates_the_weights_and_adds_its_tasks_to_the_lineage(done: Place) -
     assert sum(row["groups_kept"] for row in rows) > 0 and all(row["grad_norm"] > 0 for row in rows if row["samples"])
     for row in rows:
         assert row["mismatch_abs"] < 1e-4, "what is trained on is what was sampled"
+        assert row["tokens_sampled"] == row["tokens_trained"] + sum(row["tokens_left"].values())
+    books, logged = summary(folder)["tokens"], sum(e.usage["agent_tokens"] for e in iter_episodes(folder))
+    assert books["sampled"] == logged and books["trained"] == sum(row["tokens_trained"] for row in rows) > 0
     before, after = load_latest(done.folder("sft"), pytest.fail), load_latest(folder, pytest.fail)
     assert before is not None and after is not None
     weights = [(c.folder / "model.safetensors").read_bytes() for c in (before, after)]
