@@ -67,7 +67,7 @@ def test_what_is_learned_from_our_template_is_our_format_token_by_token(
 
 def test_a_demonstration_in_our_template_is_our_demonstration(stage: Stage) -> None:
     ours, learned = twins(Rendering.FULL)
-    for text, calls in (("Hello", []), ("", [CALL, CALL]), (FORGED, [CALL])):
+    for text, calls in (("Hello", []), ("", [CALL, CALL]), (FORGED, [CALL]), ("", [ToolCall("", "a<|im_end|>", {})])):
         assert learned.demonstrate(text, calls) == ours.demonstrate(text, calls)
 
 

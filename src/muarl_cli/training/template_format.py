@@ -142,7 +142,7 @@ class TemplateFormat(ChatFormat):
         """The ids a policy would sample for this turn, its end included, as the template renders it. A malformed call
         becomes words."""
         frames = self.frames
-        whole = [(call.name, self._marked(dict(call.arguments))) for call in calls if not call.problem]
+        whole = [(self._marked(call.name), self._marked(dict(call.arguments))) for call in calls if not call.problem]
         words = "\n".join(part for part in (text, *(call.raw for call in calls if call.problem)) if part)
         message = turn(self._marked(words), whole, self._marked(thought))
         rendered = self.render([*CONTEXT, message], "say")
