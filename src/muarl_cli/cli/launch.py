@@ -124,7 +124,7 @@ def launch(
 
     stage = Stage(stage_name)
     talk = _talk(common.json)
-    given = {key: (_flag_name(key), value) for key, value in flags.items() if value is not None}
+    given = {key: (flag_name(key), value) for key, value in flags.items() if value is not None}
     with talk.data_only():
         resolved = resolve(
             stage, profile_name=common.profile, config=common.config, overrides=overrides or (), flags=given
@@ -187,7 +187,7 @@ def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
     return resolved.with_value("model", str(folder), "newest checkpoint")
 
 
-def _flag_name(key: str) -> str:
+def flag_name(key: str) -> str:
     """The flag of a setting: user.model -> --user-model, user.backend -> --user, teacher.agent -> --agent."""
     if key in ("teacher.agent", "mcp_servers"):
         return {"teacher.agent": "--agent", "mcp_servers": "--mcp-server"}[key]
