@@ -232,6 +232,15 @@ def test_a_missing_package_names_the_extra_that_brings_it(muarl: Any, calls: Any
     assert code == ExitCode.MISSING_INPUT and "pip install 'muarl-cli[train]'" in err
 
 
+def test_a_path_that_cannot_be_used_is_named_and_no_bug(muarl: Any, calls: Any, tmp_path: Path) -> None:
+    calls.error = NotADirectoryError(20, "Not a directory", str(tmp_path / "file" / "report.html"))
+    code, _, err = muarl("rollout", "--agent", "careful")
+    assert code == ExitCode.MISSING_INPUT and "report.html cannot be used" in err and "why: Not a directory" in err
+    assert "next: " in err and "bug" not in err
+    calls.error = OSError("something without a path")
+    assert "bug" in muarl("rollout", "--agent", "careful")[2]
+
+
 def test_ctrl_c_says_how_to_go_on(muarl: Any, calls: Any) -> None:
     calls.error = KeyboardInterrupt()
     code, _, err = muarl("rollout", "--agent", "careful")
