@@ -105,7 +105,7 @@ def likeness_tables(found: Sequence[Likeness]) -> list[Table]:
                 "name": pair.metric.name,
                 "simulated": _figure_or_nothing(pair.simulated, pair.metric),
                 "people": _figure_or_nothing(pair.people, pair.metric),
-                "difference": NOTHING if pair.difference is None else f"{pair.difference:+.3f}",
+                "difference": NOTHING if pair.difference is None else decimal(pair.difference, 3, signed=True),
             }
             for pair in one.pairs
         )
