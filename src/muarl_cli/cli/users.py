@@ -65,7 +65,12 @@ def audit(
         found = measure(episodes, judged)
         beside = compare_with(found, measure(iter_episodes(against)), str(against)) if against else ()
         if not found.groups:
-            raise MuarlError("the log holds no episode", where=str(log), code=ExitCode.MISSING_INPUT)
+            raise MuarlError(
+                "the log holds no episode",
+                where=str(log),
+                next_step="muarl status RUN shows what there is",
+                code=ExitCode.MISSING_INPUT,
+            )
         if html is not None:
             replace_file(html, audit_report.html(found, str(log), beside).encode())
         for table in audit_report.tables(found):
