@@ -59,6 +59,14 @@ def test_a_folder_of_another_stage_or_of_other_things_is_refused(tmp_path: Path)
         _open(tmp_path / "home")
 
 
+def test_a_file_is_no_folder_to_write_a_run_to(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(MuarlError, match="is a file") as refused:
+        _open(tmp_path / "a")
+    assert refused.value.code is ExitCode.USAGE and "--out" in refused.value.next_step
+    assert (tmp_path / "a").read_text() == "mine"
+
+
 def test_absent_and_equal_numbers_in_a_diff() -> None:
     assert settings_diff({"a": 1, "b": 2}, {"a": 1.0, "c": [1]}) == ["b: 2 -> (absent)", "c: (absent) -> [1]"]
 

@@ -73,6 +73,13 @@ class RunFolder:
         CONFIG with a diff where it holds a run of other settings, USAGE where it holds something else.
         """
         path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise MuarlError(
+                "the output folder is a file",
+                where=str(path),
+                next_step="name a folder with --out",
+                code=ExitCode.USAGE,
+            )
         try:
             path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
