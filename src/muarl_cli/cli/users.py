@@ -78,7 +78,7 @@ def audit(
         for table in audit_report.likeness_tables(beside):
             talk.show(table.rich())
         if found.failed:
-            talk.warn(f"{len(found.failed)} gates fail: {', '.join(found.failed)}")
+            talk.warn(f"{audit_report.failing(found.failed)}: {', '.join(found.failed)}")
     if json:
         talk.result(found.to_json() | ({"against": [one.to_json() for one in beside]} if against else {}))
     return int(ExitCode.GATE_FAILED if gate and found.failed else ExitCode.OK)
