@@ -56,6 +56,21 @@ def test_unknown_names_are_answered_with_the_known_ones(capfd: pytest.CaptureFix
         load_tasks(["bfcl:base:v5"])
 
 
+def test_a_check_of_a_benchmark_that_is_not_there_fails_instead_of_passing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "check", "acebench"]) == ExitCode.MISSING_INPUT
+    said = capfd.readouterr().err
+    assert "nothing was checked" in said and "git clone" in said
+
+
+def test_ls_domains_names_every_benchmark_and_server_and_how_to_get_it(capfd: pytest.CaptureFixture[str]) -> None:
+    rows = {row["domain"]: row for row in _json(capfd, "ls", "domains")["domains"]}
+    for row in _json(capfd, "bench", "list")["benchmarks"]:
+        for domain in row["domains"]:
+            assert (rows[f"{row['name']}:{domain}"]["installed"] == "yes") == bool(row["present"])
+    assert rows["mcp:spreadsheet"]["installed"] == "no: muarl mcp install spreadsheet"
+    assert rows["builtin:retail"]["installed"] == "yes"
+
+
 def test_what_a_person_has_to_get_is_not_installed_but_explained(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "install", "acebench"]) == ExitCode.MISSING_INPUT
     assert "git clone" in capfd.readouterr().err

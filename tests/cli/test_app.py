@@ -232,6 +232,15 @@ def test_a_missing_package_names_the_extra_that_brings_it(muarl: Any, calls: Any
     assert code == ExitCode.MISSING_INPUT and "pip install 'muarl-cli[train]'" in err
 
 
+def test_a_path_that_cannot_be_used_is_named_and_no_bug(muarl: Any, calls: Any, tmp_path: Path) -> None:
+    calls.error = NotADirectoryError(20, "Not a directory", str(tmp_path / "file" / "report.html"))
+    code, _, err = muarl("rollout", "--agent", "careful")
+    assert code == ExitCode.MISSING_INPUT and "report.html cannot be used" in err and "why: Not a directory" in err
+    assert "next: " in err and "bug" not in err
+    calls.error = OSError("something without a path")
+    assert "bug" in muarl("rollout", "--agent", "careful")[2]
+
+
 def test_ctrl_c_says_how_to_go_on(muarl: Any, calls: Any) -> None:
     calls.error = KeyboardInterrupt()
     code, _, err = muarl("rollout", "--agent", "careful")
@@ -255,6 +264,27 @@ def test_the_newest_checkpoint_is_taken_and_said_on_the_first_line(
         assert code == 0
         assert err.splitlines()[0] == "model: runs/demo/rl (the newest checkpoint under runs/)"
         assert calls.run[-1][1].model == "runs/demo/rl"
+
+
+def test_the_same_training_command_again_resumes_and_does_not_train_what_it_made(
+    muarl: Any, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from muarl_cli.records import checkpoint
+    from muarl_cli.records.run import RunFolder
+    from muarl_cli.settings.models import FREE_KEYS
+
+    newest = Path("runs") / "sft"
+    monkeypatch.setattr(checkpoint, "newest_checkpoint", lambda runs: newest)
+    assert muarl("rl-train", "--steps", "3")[0] == 0
+    _, settings, out = calls.run[-1]
+    RunFolder.open(out, "rl-train", settings.model_dump(mode="json"), free=FREE_KEYS).close()  # and it finishes
+    newest = out
+    assert muarl("rl-train", "--steps", "3", "--in-flight", "7")[0] == 0
+    assert calls.run[-1][1].model == "runs/sft" and calls.run[-1][2] == out
+    code, _, err = muarl("rl-train", "--steps", "4")
+    assert code == 0 and f"model: {out} (the newest checkpoint" in err
+    assert calls.run[-1][1].model == str(out) and calls.run[-1][2] != out
+    assert muarl("eval")[0] == 0 and calls.run[-1][1].model == str(out)
 
 
 def test_json_is_one_document_whatever_is_printed_by_the_way(tmp_path: Path) -> None:

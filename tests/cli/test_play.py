@@ -177,6 +177,24 @@ def test_an_unknown_task_or_scenario_is_a_usage_error_with_an_example(tmp_path: 
     assert "has no use" in _piped(tmp_path, "", "--as", "agent", "--agent", "careful").stderr
 
 
+@pytest.mark.parametrize(
+    ("part", "flag"),
+    [("agent", "--temperature=0.5"), ("agent", "--base-url=http://x"), ("user", "--user-base-url=http://x")],
+)
+def test_a_flag_of_the_party_that_a_person_plays_is_refused(part: str, flag: str, capfd: Any) -> None:
+    from muarl_cli.cli.app import main
+
+    assert main(["play", "--as", part, flag]) == 64
+    assert f"{flag.split('=')[0]} has no use" in capfd.readouterr().err
+
+
+def test_a_wrong_value_of_play_names_the_flag_that_gave_it(capfd: Any) -> None:
+    from muarl_cli.cli.app import main
+
+    assert main(["play", "--max-usd", "-1"]) != 0
+    assert "where: flag --max-usd\n" in capfd.readouterr().err
+
+
 def test_escape_sequences_of_a_model_never_reach_the_terminal() -> None:
     from muarl_cli.plain_text import clean
     from muarl_cli.users.human import Terminal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from muarl_cli.agents.scripted import Manner, ScriptedAgents
 from muarl_cli.conversation.events import Event, ToolClass, Write
@@ -19,43 +19,43 @@ from muarl_cli.worlds.scenario import Task
 LIMITS = Limits(max_turns=30, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=0)
 
 
-class AgentOf:
-    """An agent that plays the given turns (the last one for ever); a turn that is an exception is raised."""
+Turn = TypeVar("Turn")
 
-    def __init__(self, *turns: AgentTurn | Exception) -> None:
+
+class _Plays(Generic[Turn]):
+    """Plays the given turns (the last one for ever) and keeps the news of each; a turn that is an exception is
+    raised."""
+
+    def __init__(self, *turns: Turn | Exception) -> None:
         self.turns, self.news, self.at = turns, list[list[Event]](), 0
 
-    async def act(self, news: Sequence[Event]) -> AgentTurn:
+    def _next(self, news: Sequence[Event]) -> Turn:
         self.news.append(list(news))
         turn = self.turns[min(self.at, len(self.turns) - 1)]
         self.at += 1
         if isinstance(turn, Exception):
             raise turn
         return turn
+
+    def close(self) -> None:
+        return None
+
+
+class AgentOf(_Plays[AgentTurn]):
+    """An agent that plays the given turns."""
+
+    async def act(self, news: Sequence[Event]) -> AgentTurn:
+        return self._next(news)
 
     def rows(self) -> tuple[TokenRow, ...]:
         return ()
 
-    def close(self) -> None:
-        return None
 
-
-class UserOf:
-    """A user that plays the given turns (the last one for ever); a turn that is an exception is raised."""
-
-    def __init__(self, *turns: UserTurn | Exception) -> None:
-        self.turns, self.news, self.at = turns, list[list[Event]](), 0
+class UserOf(_Plays[UserTurn]):
+    """A user that plays the given turns."""
 
     async def respond(self, news: Sequence[Event]) -> UserTurn:
-        self.news.append(list(news))
-        turn = self.turns[min(self.at, len(self.turns) - 1)]
-        self.at += 1
-        if isinstance(turn, Exception):
-            raise turn
-        return turn
-
-    def close(self) -> None:
-        return None
+        return self._next(news)
 
 
 def spec(name: str, klass: ToolClass = ToolClass.WRITE, **properties: Mapping[str, Any]) -> ToolSpec:

@@ -42,6 +42,23 @@ def test_a_model_that_is_not_served_stops_the_run_before_its_first_episode(tmp_p
     assert fake.count == 0 and list(iter_episodes(tmp_path)) == []
 
 
+def test_a_missing_key_names_the_users_own_flag_and_stops_an_evaluation_before_its_floors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    served = ["user.backend=llm", "user.model=gpt-4o"]
+    with pytest.raises(MuarlError, match="no key for api") as refused:
+        _run(Stage.EVAL, evaluate, tmp_path, *SMALL, "trials=1", *served)
+    error = refused.value
+    assert (error.code, error.where) == (ExitCode.AUTH, "the address of gpt-4o")
+    assert "--user-base-url" in error.next_step and " --base-url" not in error.next_step
+    assert list(iter_episodes(tmp_path)) == [], "no floor was played for a run that cannot be finished"
+    with pytest.raises(MuarlError, match="no usable base URL") as refused:
+        _run(Stage.EVAL, evaluate, tmp_path, *SMALL, "trials=1", *served, "user.base_url=ftp://x")
+    assert refused.value.where == "--user-base-url"
+
+
 def test_an_address_that_does_not_answer_stops_every_stage_that_talks_to_it(tmp_path: Path) -> None:
     with Running(FakeOpenAI(Rewords())) as url:
         pass

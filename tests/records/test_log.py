@@ -286,6 +286,9 @@ def test_filters_pick_the_episodes_they_describe(tmp_path: Path, text: str, expe
         ("reason=user_stop", "'end.reason'"),
         ("reward", "field=value"),
         ("task_id>t2", "texts"),
+        ("reward=zero", "reward=1"),
+        ("usage.turns!=few", "usage.turns=1"),
+        ("accepted=maybe", "accepted=false"),
     ],
 )
 def test_a_filter_that_makes_no_sense_is_explained(text: str, said: str) -> None:

@@ -39,7 +39,8 @@ def test_the_same_command_is_the_same_run_wherever_it_writes(tmp_path: Path) -> 
 
 
 def test_changed_settings_are_refused_with_a_diff_and_the_folder_stays(tmp_path: Path) -> None:
-    _open(tmp_path).close()
+    with _open(tmp_path) as run:
+        run.log_metrics(1, {"loss": 0.5})
     before = (tmp_path / "settings.yaml").read_bytes()
     with pytest.raises(MuarlError) as caught:
         _open(tmp_path, group_size=8, user={"kind": "llm", "port": 1})
@@ -47,6 +48,17 @@ def test_changed_settings_are_refused_with_a_diff_and_the_folder_stays(tmp_path:
     assert caught.value.why == 'group_size: 4 -> 8; user.kind: "scripted" -> "llm"'
     assert (tmp_path / "settings.yaml").read_bytes() == before
     _open(tmp_path).close()
+
+
+def test_a_run_that_stopped_before_it_wrote_anything_does_not_bind_its_folder(tmp_path: Path) -> None:
+    with _open(tmp_path, tasks="misspelt") as first:
+        (tmp_path / "episodes.jsonl").touch()
+    with _open(tmp_path, tasks="mended") as mended:
+        assert not mended.resumed and mended.run_id != first.run_id
+        assert (read_settings(tmp_path) or {})["tasks"] == "mended"
+    (tmp_path / "spend.json").write_text("{}")  # money was reserved: that is something
+    with pytest.raises(MuarlError, match="other settings"):
+        _open(tmp_path, tasks="other")
 
 
 def test_a_folder_of_another_stage_or_of_other_things_is_refused(tmp_path: Path) -> None:
@@ -57,6 +69,14 @@ def test_a_folder_of_another_stage_or_of_other_things_is_refused(tmp_path: Path)
     (tmp_path / "home" / "letters.txt").write_text("x")
     with pytest.raises(MuarlError, match="not empty"):
         _open(tmp_path / "home")
+
+
+def test_a_file_is_no_folder_to_write_a_run_to(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(MuarlError, match="is a file") as refused:
+        _open(tmp_path / "a")
+    assert refused.value.code is ExitCode.USAGE and "--out" in refused.value.next_step
+    assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_absent_and_equal_numbers_in_a_diff() -> None:

@@ -59,6 +59,17 @@ def test_a_regression_fails_paired_and_an_equal_run_passes(runs: list[RunView]) 
     assert direction is (measures(hasty)["corrupt_success"].value == 0), "of a maximum, more is worse"
 
 
+def test_a_measure_with_both_bounds_may_become_worse_in_neither_direction(runs: list[RunView]) -> None:
+    careful, hasty = runs
+    both = parse_bound("policy=0", True), parse_bound("policy=1", False)
+    fell = outcome(hasty, *both, baseline=careful)
+    assert not fell["policy not worse than the baseline"]
+    assert fell["policy not worse than the baseline (as a maximum)"]
+    rose = outcome(careful, *both, baseline=hasty)
+    assert rose["policy not worse than the baseline"]
+    assert not rose["policy not worse than the baseline (as a maximum)"]
+
+
 @pytest.mark.parametrize("text", ["score", "score=", "=1", "score=x", "score>=1", "score=nan"])
 def test_a_bound_that_is_none_is_explained(text: str) -> None:
     with pytest.raises(MuarlError, match="is no bound"):

@@ -91,6 +91,48 @@ def test_rl_episodes_show_their_advantage_and_others_none(runs: list[RunView]) -
     assert {body["advantage"] for body in bodies([flat])} == {"none: the group was dropped (no_spread)"}
 
 
+@pytest.mark.parametrize(
+    ("reward", "credit", "method"),
+    [
+        ("outcome", "episode", "batch"),
+        ("gated", "episode", "mean"),
+        ("rubric", "episode", "mean_std"),
+        ("rubric", "turn", "loo"),
+    ],
+)
+def test_the_advantages_shown_are_those_that_the_step_was_trained_with(
+    reward: str, credit: str, method: str, runs: list[RunView]
+) -> None:
+    from types import SimpleNamespace
+
+    from muarl_cli.pipeline.rl_batches import Batch, Group, _compare
+    from muarl_cli.reports.advantages import UNKNOWN_TASK, advantages
+    from muarl_cli.scoring.rewards import reward_of
+
+    episodes = [replace(e, stage="rl-train", group_id=e.task_id) for run in runs for e in run.own]
+    episodes[0] = replace(episodes[0], valid=False, reward=None)
+    chosen = {"reward": reward, "credit": credit, "advantage": method}
+    trained = replace(runs[1], stage="rl-train", settings=chosen, episodes=tuple(episodes))
+    batch = Batch()
+    for task_id in dict.fromkeys(e.task_id for e in episodes):
+        slots = [e for e in episodes if e.task_id == task_id]
+        scenario, task = runs[1].tasks[slots[0].task_hash]
+        batch.groups.append(Group(scenario, task, slots, [reward_of(reward, e, scenario, task) for e in slots]))
+    batch.kept = [g for g in batch.groups if len({r for r in g.rewards if r is not None}) > 1]
+    assert batch.kept, "without a group that differs nothing would be compared"
+    _compare(batch, SimpleNamespace(**chosen))  # type: ignore[arg-type]
+    shown = advantages(trained)
+    for group in batch.kept:
+        for episode, value in zip(group.episodes, group.advantages, strict=True):
+            numbers = value if isinstance(value, tuple) else (value,)
+            lead = "by turn: " if isinstance(value, tuple) else ""
+            wanted = lead + ", ".join(f"{n:+.3f}" for n in numbers) if episode.valid else "none: the episode is invalid"
+            assert shown[episode.episode_id].replace("-0.000", "+0.000") == wanted.replace("-0.000", "+0.000")
+    assert len(shown) == len(episodes)
+    if reward != "outcome":
+        assert UNKNOWN_TASK in advantages(replace(trained, tasks={})).values()
+
+
 @pytest.mark.parametrize("agent", ["careful", "hasty"])
 def test_the_class_of_an_episode_follows_from_its_layers(agent: str, folders: dict[str, Path]) -> None:
     (run,) = load_runs([folders[agent]])

@@ -71,6 +71,16 @@ def test_the_partial_outcome_counts_gold_writes_one_by_one(name: str) -> None:
     assert found == [2, 1]
 
 
+def test_a_write_without_arguments_before_a_hand_over_asks_for_no_value_in_its_summary() -> None:
+    domain = builtin("retail")
+    task = domain.tasks("dev")[0]
+    made = Talk().user("hi").call("close_desk", ToolClass.WRITE, True, {})
+    made = made.call("transfer_to_human_agents", ToolClass.TERMINAL, True, {"summary": "the desk is closed"})
+    episode = replace(talk(domain, task, "careful"), events=made.end())
+    found = conduct(book_of(domain), episode, task, judge(episode, domain, task))[0]
+    assert found.handed_over == 1 and found.handover_items == 0
+
+
 @pytest.mark.parametrize("name", BUILTIN)
 def test_a_full_summary_covers_more_than_a_generic_one(name: str) -> None:
     domain = builtin(name)

@@ -129,8 +129,19 @@ def test_two_calls_in_one_turn_and_words_beside_a_call_break_the_form() -> None:
 def test_an_unknown_kind_or_key_of_a_rule_is_an_error_of_its_author() -> None:
     from muarl_cli.scoring.rules import parse_rules
 
-    for row in ({"id": "a", "kind": "nonsense"}, {"id": "a", "kind": "format", "colour": 1}, {"kind": "format"}):
-        with pytest.raises(ValueError):
+    wrong: tuple[dict[str, object], ...] = (
+        {"id": "a", "kind": "nonsense"},
+        {"id": "a", "kind": "format", "colour": 1},
+        {"kind": "format"},
+        {"id": "a", "kind": "forbidden"},
+        {"id": "a", "kind": "once", "tools": ["x"]},
+        {"id": "a", "kind": "fault"},
+        {"id": "a", "kind": "must_say"},
+        {"id": "a", "kind": "must_say", "when": "before"},
+        {"id": "a", "kind": "must_say", "when": "on_refuse"},
+    )
+    for row in wrong:
+        with pytest.raises(ValueError, match="here: "):
             parse_rules([row], "here")
 
 

@@ -88,6 +88,11 @@ def test_repeated_phrases_lower_the_share_of_unique_fourgrams() -> None:
     assert pool([parrot, parrot]).to_json()["unique_4gram_share"] == 0.25
 
 
+def test_a_message_has_a_fourgram_for_each_word_but_three() -> None:
+    talk = Talk().user("a").agent("one two three four five").user("b").agent("one two three").end()
+    assert pool([talk]).fourgrams == pool([talk]).unique_fourgrams == 2
+
+
 def test_rates_of_nothing_are_null_not_zero() -> None:
     figures = pool([]).to_json()
     assert figures["episodes"] == figures["writes"] == 0

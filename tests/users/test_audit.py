@@ -111,6 +111,14 @@ def test_the_order_of_episodes_changes_no_figure() -> None:
         assert a.value is None or a.value == pytest.approx(b.value)
 
 
+def test_examples_do_not_depend_on_the_order_of_sets() -> None:
+    """Which values are named, and in which order, must not change with Python's hash seed."""
+    from muarl_cli.users.facts import Vocabulary
+
+    words = ("walnut", "silver", "express", "blue", "large", "paypal", "ebony", "amber")
+    assert Vocabulary(frozenset(words), {}).values_in(" ".join(words)) == sorted(words)
+
+
 def test_echoing_the_agent_is_no_invention_and_no_leak() -> None:
     episode = log()[0]
     turn = user_turns(episode)[-1]

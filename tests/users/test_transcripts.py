@@ -246,6 +246,19 @@ def test_the_audit_stands_beside_that_of_people_metric_by_metric(
     assert "against people" in page.read_text()
 
 
+def test_a_difference_stands_in_the_unit_of_the_figures_beside_it() -> None:
+    from muarl_cli.users.audit import METRICS, GroupAudit, Result
+    from muarl_cli.users.audit_report import failing, likeness_tables
+    from muarl_cli.users.likeness import Likeness, Pair
+
+    share, count = (next(m for m in METRICS if m.id == wanted) for wanted in ("S3", "S12"))
+    group = GroupAudit("scripted", "", 1, 0, (Result(share, 0.75, 4, None), Result(count, 6.0, 4, None)))
+    pairs = (Pair(share, 0.75, 0.5), Pair(count, 6.0, 4.5), Pair(share, None, 0.5))
+    (table,) = likeness_tables([Likeness(group, group, pairs)])
+    assert [cells[-1] for cells in table.texts()] == ["+25.0 pp", "+1.50", "–"]
+    assert (failing(["a"]), failing(["a", "b"])) == ("1 gate fails", "2 gates fail")
+
+
 def test_a_log_without_people_is_no_side_to_compare_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from muarl_cli.pipeline import rollout
 

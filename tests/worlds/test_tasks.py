@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muarl_cli.errors import MuarlError
+from muarl_cli.worlds import catalog
 from muarl_cli.worlds.catalog import load_tasks, scenario_of
 from muarl_cli.worlds.domain import builtin
 from muarl_cli.worlds.goals import goal_from, goals_of
@@ -66,6 +67,7 @@ def test_no_gold_write_has_no_hash() -> None:
         (["builtin:bakery:test"], "library, retail"),
         (["builtin:retail:exam"], "test, dev, train"),
         (["builtin:retail:test:no-such-task"], "no-such-task"),
+        (["builtin:retail:test:0"], "ids go from retail-test-0000 to retail-test-0239"),
     ],
 )
 def test_an_unknown_part_of_a_reference_is_an_error_that_names_the_options(refs: list[str], message: str) -> None:
@@ -80,6 +82,18 @@ def test_a_task_named_twice_comes_once_and_the_order_is_kept() -> None:
     assert ids[:3] == ["library-test-0003", "library-test-0000", "library-test-0001"]
     assert len(ids) == len(set(ids)) == 240 + 120
     assert {scenario.name for scenario, _ in rows} == {"library", "retail"}
+
+
+def test_tasks_of_two_splits_that_share_an_id_are_two_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    tasks = {
+        split: [SimpleNamespace(source="tau1", scenario="retail", id="0", task_hash=f"hash of {split}")]
+        for split in ("train", "test")
+    }
+    monkeypatch.setattr(catalog, "scenario_of", lambda source, name: SimpleNamespace(tasks=tasks.__getitem__))
+    rows = load_tasks(["tau1:retail:train", "tau1:retail:test", "tau1:retail:test:0"])
+    assert [task.task_hash for _, task in rows] == ["hash of train", "hash of test"]
 
 
 def test_scenarios_are_opened_once() -> None:

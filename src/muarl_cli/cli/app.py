@@ -174,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ExitCode.OK)
     except ModuleNotFoundError as error:
         return _missing(error, debug)
+    except OSError as error:
+        return _disk(error, debug) if error.filename is not None else _bug(error, debug)
     except Exception as error:
         return _bug(error, debug)
 
@@ -211,6 +213,17 @@ def _missing(error: ModuleNotFoundError, debug: bool) -> int:
         code=ExitCode.MISSING_INPUT,
     )
     return _fail(why, debug)
+
+
+def _disk(error: OSError, debug: bool) -> int:
+    """A file or folder that was named cannot be read or written: nothing that a traceback would explain."""
+    said = MuarlError(
+        f"{error.filename} cannot be used",
+        why=error.strerror or type(error).__name__,
+        next_step="name a path that exists and may be read or written",
+        code=ExitCode.MISSING_INPUT,
+    )
+    return _fail(said, debug)
 
 
 def _bug(error: BaseException, debug: bool) -> int:

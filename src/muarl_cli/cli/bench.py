@@ -105,14 +105,22 @@ def check(
     Example: muarl bench check bfcl --domain base
     """
     from muarl_cli.cli.console import Talk
-    from muarl_cli.errors import ExitCode
+    from muarl_cli.errors import ExitCode, MuarlError
     from muarl_cli.reports.tables import Column, Style, Table
 
     talk = Talk(json=json)
     rows: list[dict[str, Any]] = []
     with talk.data_only():
-        for provider in _chosen(names):
-            if not provider.status().ready:
+        chosen = _chosen(names)
+        absent = [provider for provider in chosen if not provider.status().ready]
+        if absent and (names or len(absent) == len(chosen)):  # a check that checks nothing must not pass
+            raise MuarlError(
+                f"{', '.join(provider.name for provider in absent)}: not there, so nothing was checked",
+                next_step="; ".join(step for provider in absent for step in provider.status().how_to_get),
+                code=ExitCode.MISSING_INPUT,
+            )
+        for provider in chosen:
+            if provider in absent:
                 talk.say(f"{provider.name}: not there; {'; '.join(provider.status().how_to_get)}")
                 continue
             for name in _domains(provider, domain):

@@ -124,7 +124,7 @@ def launch(
 
     stage = Stage(stage_name)
     talk = _talk(common.json)
-    given = {key: (_flag_name(key), value) for key, value in flags.items() if value is not None}
+    given = {key: (flag_name(key), value) for key, value in flags.items() if value is not None}
     with talk.data_only():
         resolved = resolve(
             stage, profile_name=common.profile, config=common.config, overrides=overrides or (), flags=given
@@ -183,11 +183,30 @@ def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
             next_step="name one with --model FOLDER, or make one: muarl synth-coldstart --profile tiny, then muarl sft",
             code=ExitCode.MISSING_INPUT,
         )
+    if started_from := _resumes(resolved, folder):
+        talk.say(
+            f"model: {started_from} (what {folder}, the newest checkpoint under {runs}/, was made from: resuming it)"
+        )
+        return resolved.with_value("model", started_from, "the run that is resumed")
     talk.say(f"model: {folder} (the newest checkpoint under {runs}/)")
     return resolved.with_value("model", str(folder), "newest checkpoint")
 
 
-def _flag_name(key: str) -> str:
+def _resumes(resolved: Any, folder: Path) -> str:
+    """The model that `folder` was trained from, where it is the run of this very command: the same command again goes
+    on, and does not begin to train what it made itself. "" where it is another run."""
+    from muarl_cli.records.run import read_settings, settings_diff
+    from muarl_cli.reports.run_view import read_header
+    from muarl_cli.settings.models import FREE_KEYS
+
+    header, before = read_header(folder), read_settings(folder) or {}
+    model = str(before.get("model") or "")
+    if header is None or header.stage != resolved.stage.command or not model:
+        return ""
+    return "" if settings_diff(before, resolved.plain() | {"model": model}, FREE_KEYS) else model
+
+
+def flag_name(key: str) -> str:
     """The flag of a setting: user.model -> --user-model, user.backend -> --user, teacher.agent -> --agent."""
     if key in ("teacher.agent", "mcp_servers"):
         return {"teacher.agent": "--agent", "mcp_servers": "--mcp-server"}[key]

@@ -82,17 +82,28 @@ def _models(root: Path) -> list[dict[str, Any]]:
 
 
 def _domains(root: Path) -> list[dict[str, Any]]:
-    from importlib.util import find_spec
-
+    from muarl_cli.benchmarks.provider import providers
     from muarl_cli.worlds.domain import BUILTIN, builtin
+    from muarl_cli.worlds.mcp.environments import installed
+    from muarl_cli.worlds.mcp.scenario import SHIPPED, server_of
 
     found = []
     for name in BUILTIN:
         domain = builtin(name)
         splits = ", ".join(domain.splits())
         found.append({"domain": f"builtin:{name}", "tools": len(domain.tools), "splits": splits, "installed": "yes"})
-    here = "yes" if find_spec("inspect_evals") else "no: pip install 'muarl-cli[tau2]'"
-    return [*found, {"domain": "tau2:retail", "tools": None, "splits": "train, test, base", "installed": here}]
+    for name in SHIPPED:
+        here = "yes" if installed(server_of(name)) else f"no: muarl mcp install {name}"
+        found.append({"domain": f"mcp:{name}", "tools": None, "splits": "train, dev, test", "installed": here})
+    for provider in providers().values():
+        status = provider.status()
+        here = "yes" if status.ready else f"no: {'; '.join(status.how_to_get)}"
+        splits = ", ".join(provider.splits)
+        found += [
+            {"domain": f"{provider.name}:{name}", "tools": None, "splits": splits, "installed": here}
+            for name in provider.domains
+        ]
+    return found
 
 
 def _users(root: Path) -> list[dict[str, Any]]:

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 import typer
 
 _RUN = "Running it"
-_PARTIES = "Agent, user and tasks"
+PARTIES = "Agent, user and tasks"
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="settings by name, as in_flight=4 user.temperature=0"),
 ]
 Profile = Annotated[
-    str, typer.Option("--profile", help="tiny, paper-8b, paper-14b, paper-32b or a YAML file", rich_help_panel=_RUN)
+    str, typer.Option("--profile", help="tiny, paper-8b, ... (muarl ls profiles) or a YAML file", rich_help_panel=_RUN)
 ]
 Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file with settings of this stage", rich_help_panel=_RUN)
@@ -53,53 +53,53 @@ Processes = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", help="checkpoint folder or served model; default: newest under runs/", rich_help_panel=_PARTIES
+        "--model", help="checkpoint folder or served model; default: newest under runs/", rich_help_panel=PARTIES
     ),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option("--base-url", help="address that serves the model", rich_help_panel=_PARTIES)
+    str | None, typer.Option("--base-url", help="address that serves the model", rich_help_panel=PARTIES)
 ]
 Agent = Annotated[
     str | None,
     typer.Option(
         "--agent",
         help="policy, oracle, careful, hasty, do-nothing, transfer-only, gold-replay",
-        rich_help_panel=_PARTIES,
+        rich_help_panel=PARTIES,
     ),
 ]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        "--tasks", help="source:scenario:split[:id]; repeat it or separate by commas", rich_help_panel=_PARTIES
+        "--tasks", help="source:scenario:split[:id]; repeat it or separate by commas", rich_help_panel=PARTIES
     ),
 ]
-MaxTasks = Annotated[int | None, typer.Option("--max-tasks", help="this many tasks; 0 = all", rich_help_panel=_PARTIES)]
+MaxTasks = Annotated[int | None, typer.Option("--max-tasks", help="this many tasks; 0 = all", rich_help_panel=PARTIES)]
 User = Annotated[
     str | None,
-    typer.Option("--user", help="scripted, llm, hf, replay, human, or scripted=0.6,llm=0.4", rich_help_panel=_PARTIES),
+    typer.Option("--user", help="scripted, llm, hf, replay, human, or scripted=0.6,llm=0.4", rich_help_panel=PARTIES),
 ]
 UserModel = Annotated[
-    str | None, typer.Option("--user-model", help="model that plays the user; implies llm", rich_help_panel=_PARTIES)
+    str | None, typer.Option("--user-model", help="model that plays the user; implies llm", rich_help_panel=PARTIES)
 ]
 UserBaseUrl = Annotated[
-    str | None, typer.Option("--user-base-url", help="address that serves the user", rich_help_panel=_PARTIES)
+    str | None, typer.Option("--user-base-url", help="address that serves the user", rich_help_panel=PARTIES)
 ]
 WorldInjectors = Annotated[
     str | None,
     typer.Option(
-        "--world-injectors", help="faults of the tools, on purpose: latency=0.1,tool_5xx=0.05", rich_help_panel=_PARTIES
+        "--world-injectors", help="faults of the tools, on purpose: latency=0.1,tool_5xx=0.05", rich_help_panel=PARTIES
     ),
 ]
 Guard = Annotated[
     bool | None,
-    typer.Option("--guard", help="refuse writes that break the scenario's rules", rich_help_panel=_PARTIES),
+    typer.Option("--guard", help="refuse writes that break the scenario's rules", rich_help_panel=PARTIES),
 ]
 McpServer = Annotated[
     list[str] | None,
-    typer.Option("--mcp-server", help="file of an MCP server, then known as mcp:NAME", rich_help_panel=_PARTIES),
+    typer.Option("--mcp-server", help="file of an MCP server, then known as mcp:NAME", rich_help_panel=PARTIES),
 ]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=_PARTIES)
+    float | None, typer.Option("--temperature", help="sampling temperature of the agent", rich_help_panel=PARTIES)
 ]
 
 
@@ -132,7 +132,7 @@ def flag(name: str, kind: Any, help_text: str, setting: str = "", switch: str = 
 Engines = Annotated[
     list[str] | None,
     typer.Option(
-        "--engine", help="vLLM server that draws the policy's turns (muarl serve); repeatable", rich_help_panel=_PARTIES
+        "--engine", help="vLLM server that draws the policy's turns (muarl serve); repeatable", rich_help_panel=PARTIES
     ),
 ]
 ENGINES = Flag("engine", "engines", Engines, commas=True)

@@ -32,29 +32,42 @@ def play(
     part: Annotated[Part, typer.Option("--as", help="the party you play")] = Part.USER,
     task: Annotated[str, typer.Option("--task", help="a task's id; default: drawn by --seed")] = "",
     split: Annotated[str, typer.Option("--split", help="where the task is from; default: dev")] = "",
-    model: o.Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="checkpoint folder or served model to talk to", rich_help_panel=o.PARTIES),
+    ] = None,
     base_url: o.BaseUrl = None,
-    agent: o.Agent = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            help="scripted agent to talk to; default: careful, or the policy where --model is given",
+            rich_help_panel=o.PARTIES,
+        ),
+    ] = None,
     temperature: o.Temperature = None,
     user: o.User = None,
     user_model: o.UserModel = None,
     user_base_url: o.UserBaseUrl = None,
     profile: o.Profile = "",
     config: o.Config = None,
-    out: o.Out = None,
+    out: Annotated[Path | None, typer.Option("--out", help="new folder to write; default runs/play-<number>")] = None,
     seed: o.Seed = None,
     max_usd: o.MaxUsd = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:
     from muarl_cli.cli.console import Talk
+    from muarl_cli.cli.launch import flag_name
     from muarl_cli.errors import ExitCode, MuarlError
     from muarl_cli.pipeline import sitting
     from muarl_cli.settings.models import Stage
     from muarl_cli.settings.resolve import resolve
 
     by_hand = part is Part.USER
-    yours = {"--user": user, "--user-model": user_model} if by_hand else {"--agent": agent, "--model": model}
+    of_user = {"--user": user, "--user-model": user_model, "--user-base-url": user_base_url}
+    of_agent = {"--agent": agent, "--model": model, "--base-url": base_url, "--temperature": temperature}
+    yours = of_user if by_hand else of_agent
     if given_twice := [flag for flag, value in yours.items() if value is not None]:
         raise MuarlError(
             f"you play the {part.value} yourself, so {given_twice[0]} has no use", next_step="leave it out"
@@ -73,7 +86,7 @@ def play(
         "group": 1,
         "limits.max_seconds": 0,  # a person may think
     }
-    given = {key: (f"--{key}", value) for key, value in flags.items() if value is not None}
+    given = {key: (flag_name(key), value) for key, value in flags.items() if value is not None}
     talk = Talk(json=json)
     with talk.data_only():
         options = {"profile_name": profile, "config": config, "overrides": overrides or (), "flags": given}

@@ -65,7 +65,12 @@ def audit(
         found = measure(episodes, judged)
         beside = compare_with(found, measure(iter_episodes(against)), str(against)) if against else ()
         if not found.groups:
-            raise MuarlError("the log holds no episode", where=str(log), code=ExitCode.MISSING_INPUT)
+            raise MuarlError(
+                "the log holds no episode",
+                where=str(log),
+                next_step="muarl status RUN shows what there is",
+                code=ExitCode.MISSING_INPUT,
+            )
         if html is not None:
             replace_file(html, audit_report.html(found, str(log), beside).encode())
         for table in audit_report.tables(found):
@@ -73,7 +78,7 @@ def audit(
         for table in audit_report.likeness_tables(beside):
             talk.show(table.rich())
         if found.failed:
-            talk.warn(f"{len(found.failed)} gates fail: {', '.join(found.failed)}")
+            talk.warn(f"{audit_report.failing(found.failed)}: {', '.join(found.failed)}")
     if json:
         talk.result(found.to_json() | ({"against": [one.to_json() for one in beside]} if against else {}))
     return int(ExitCode.GATE_FAILED if gate and found.failed else ExitCode.OK)

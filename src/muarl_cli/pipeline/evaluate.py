@@ -190,6 +190,8 @@ async def _play(
             planned=planned,
         )
 
+    # the agent first: a key that is missing or an address that is down is then said before anything is played
+    own = score(await play_all(jobs, agents, settings, out, log, talk), len(jobs))
     scores = {}
     if settings.floors and settings.agent not in FLOORS.values():
         offline = settings.user.model_copy(update={"backend": "scripted"})  # a floor must cost nothing
@@ -198,8 +200,7 @@ async def _play(
             floor = [job(run_id, f"{STAGE}/{agent}", 0, scenario, task, 0, settings.seed) for scenario, task in tasks]
             player = Player(Agents(agent), users, limits_of(settings), settings.in_flight, log, around_of(settings))
             scores[label] = score(await player.run(floor), len(floor))
-    scores[name_of(settings)] = score(await play_all(jobs, agents, settings, out, log, talk), len(jobs))
-    return scores
+    return scores | {name_of(settings): own}
 
 
 def check_overlap(settings: Eval, tasks: list[tuple[Scenario, Task]], talk: Talker) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from muarl_cli.users.judge import judge
 
 def ask_judge(episodes: Sequence[Episode], model: str, base_url: str, max_usd: float, folder: Path) -> dict[str, Blame]:
     """Whose error decided each failed episode. Raises `MuarlError` where the address is of no use."""
-    chat = chat_model(model, base_url, {}, max_usd, folder)
+    chat = chat_model(model, base_url, {}, max_usd, folder, flag="--judge-base-url")
 
     async def ask() -> dict[str, Blame]:
         try:

@@ -225,7 +225,7 @@ class Users:
 
                 speaker: Any = open_hf_speaker(own.local or own.model)
             else:
-                speaker = chat_model(own.model, own.base_url, *self._spend, own.timeout)
+                speaker = chat_model(own.model, own.base_url, *self._spend, own.timeout, "--user-base-url")
             recorder = next((made for _, made in self._speakers.values() if made and made.recording), None)
             if recorder is None and own.cassette:
                 recorder = Cassette(Path(own.cassette), recording=True)
@@ -260,17 +260,29 @@ def scripted_user(scenario: Scenario, injectors: Mapping[str, float] | None = No
 
 
 def chat_model(
-    model: str, base_url: str, prices: Mapping[str, Price], max_usd: float, folder: Path, timeout: float | None = None
+    model: str,
+    base_url: str,
+    prices: Mapping[str, Price],
+    max_usd: float,
+    folder: Path,
+    timeout: float | None = None,
+    flag: str = "--base-url",
 ) -> Any:
     """A model behind an OpenAI-compatible address; an address that is not on this machine needs a spend cap. `timeout`:
-    seconds to wait for a reply, where the wire's own patience is too long."""
+    seconds to wait for a reply, where the wire's own patience is too long. `flag` is the one that names the address:
+    errors say it."""
     from muarl_cli.engines.chat import ChatModel
     from muarl_cli.engines.wire import RetryPolicy, open_wire
     from muarl_cli.records.ledger import Price as LedgerPrice
 
     retry = RetryPolicy(request_seconds=timeout) if timeout else None
     known = {name: LedgerPrice(price.input, price.output) for name, price in prices.items()}
-    wire = open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known, retry=retry)
+    try:
+        wire = open_wire(base_url, max_usd=max_usd, ledger=folder / "spend.json", prices=known, retry=retry)
+    except MuarlError as error:  # which of the run's models it is about, and the flag that this one has
+        where = error.where.replace("--base-url", flag) or f"the address of {model}"
+        step = error.next_step.replace("--base-url", flag)
+        raise MuarlError(error.what, where=where, why=error.why, next_step=step, code=error.code) from error
     return ChatModel(wire, model)
 
 

@@ -119,7 +119,8 @@ def _judge(settings: Any, out: Path) -> AssertionJudge | None:
     own = getattr(settings, "judge", None)
     if own is None or not own.model:
         return None
-    return AssertionJudge(chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out))
+    flag = "--judge-base-url"
+    return AssertionJudge(chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out, flag=flag))
 
 
 def lineage_of(settings: Any, folder: RunFolder, tasks: list[tuple[Scenario, Task]], agents: Agents) -> Lineage:

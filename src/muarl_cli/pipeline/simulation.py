@@ -32,7 +32,9 @@ class Simulation:
 
     def __init__(self, settings: SynthColdstart, folder: Path) -> None:
         own = settings.tool
-        self._chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, folder)
+        self._chat = chat_model(
+            own.model, own.base_url, settings.prices, settings.max_usd, folder, flag="--tool-base-url"
+        )
         self._temperature, self._split = own.temperature, settings.split
 
     def around(self, job: Job, world: World) -> World:

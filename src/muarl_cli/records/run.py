@@ -70,9 +70,17 @@ class RunFolder:
 
         `settings` are the resolved ones (JSON values); those named in `free` (the output path, how many in flight, ...)
         do not decide the results and may change. Raises `MuarlError`: BUSY where another process holds the folder,
-        CONFIG with a diff where it holds a run of other settings, USAGE where it holds something else.
+        CONFIG with a diff where it holds a run of other settings (one that has written nothing yet is replaced), USAGE
+        where it holds something else.
         """
         path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise MuarlError(
+                "the output folder is a file",
+                where=str(path),
+                next_step="name a folder with --out",
+                code=ExitCode.USAGE,
+            )
         try:
             path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -212,6 +220,8 @@ def _check_settings(path: Path, stage: str, settings: Mapping[str, Any], free: C
             code=ExitCode.CONFIG,
         )
     if diff := settings_diff(before, settings, free):
+        if _untouched(path):
+            return False
         raise MuarlError(
             "the folder holds a run with other settings",
             where=str(path),
@@ -220,6 +230,14 @@ def _check_settings(path: Path, stage: str, settings: Mapping[str, Any], free: C
             code=ExitCode.CONFIG,
         )
     return True
+
+
+def _untouched(path: Path) -> bool:
+    """Whether a run stopped before it wrote anything, as one with a misspelt task set does: then its settings bind
+    nobody, and the mended command may have the folder."""
+    return all(
+        entry.name in (LOCK, SETTINGS) or (entry.is_file() and not entry.stat().st_size) for entry in path.iterdir()
+    )
 
 
 def _take_lock(lock: int, path: Path) -> None:

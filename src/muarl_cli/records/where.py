@@ -42,6 +42,8 @@ FIELDS = (
     "accepted",
 )
 """what a filter may name, beside anything below `detail.` and `verdict.`"""
+NUMBERS = ("reward", "step", "rollout", "attempt", "seed", "user.seed", *(f"usage.{name}" for name in _PARTS["usage"]))
+"""of these, the fields that are numbers: another value could match nothing, and is a slip"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,18 @@ def _clause(part: str) -> _Clause:
             next_step="use = or != for texts",
             code=ExitCode.USAGE,
         )
+    if path in _TYPED and not (value == "null" or _TYPED[path](value)):
+        raise MuarlError(
+            f"{path} is never {value!r}",
+            where="--where",
+            next_step=f"{path}=1" if path in NUMBERS else f"{path}=true or {path}=false",
+            code=ExitCode.USAGE,
+        )
     return _Clause("verdict.accepted" if path == "accepted" else path, op, value)
+
+
+def _truth(text: str) -> bool:
+    return text.lower() in _TRUTH
 
 
 def _number(text: str) -> float | int | None:
@@ -123,6 +136,14 @@ def _number(text: str) -> float | int | None:
         except ValueError:
             continue
     return None
+
+
+_TYPED: dict[str, Callable[[str], bool]] = {
+    **{name: lambda text: _number(text) is not None for name in NUMBERS},
+    "valid": _truth,
+    "accepted": _truth,
+}
+"""field to whether a text can be its value"""
 
 
 def _find(path: str, episode: Episode, verdict: Mapping[str, Any]) -> Any:

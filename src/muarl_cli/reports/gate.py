@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 from xml.etree import ElementTree
@@ -86,10 +86,12 @@ def check_run(
     checks = [_state(run), *(_bounded(found[bound.name], bound) for bound in bounds)]
     if baseline is not None:
         other = measures(baseline)
-        wanted = {bound.name: bound.minimum for bound in bounds} or {"score": True}
-        for name, more_is_better in wanted.items():
+        wanted = dict.fromkeys((bound.name, bound.minimum) for bound in bounds) or {("score", True): None}
+        for name, more_is_better in wanted:
             pair = found[name], other.get(name), more_is_better
-            checks.append(_paired(*pair, run) if paired and name in PAIRED else _unpaired(*pair))
+            check = _paired(*pair, run) if paired and name in PAIRED else _unpaired(*pair)
+            both = not more_is_better and (name, True) in wanted
+            checks.append(replace(check, name=f"{check.name} (as a maximum)") if both else check)
     return checks
 
 

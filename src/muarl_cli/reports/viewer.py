@@ -18,7 +18,8 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner
 from muarl_cli.errors import MuarlError
-from muarl_cli.reports.figures import decimal, visible
+from muarl_cli.reports.advantages import advantages
+from muarl_cli.reports.figures import visible
 from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, outcome_class
 from muarl_cli.reports.replay import state_diffs
 from muarl_cli.reports.run_view import RunView
@@ -49,7 +50,7 @@ def viewer_data(runs: Sequence[RunView], most_tokens: int, most: int = 0) -> Vie
         everything = [*run.own, *(e for floor in run.floors.values() for e in floor)]
         chosen = _spread(everything, -(-most // len(runs)) if most else len(everything))
         diffs = state_diffs(chosen, run.tasks)
-        advantages = _advantages(run)
+        trained_with = advantages(run)
         tokens = _tokens(run, chosen, -(-most_tokens // len(runs)))
         with_tokens += len(tokens)
         for episode in chosen:
@@ -57,8 +58,8 @@ def viewer_data(runs: Sequence[RunView], most_tokens: int, most: int = 0) -> Vie
             judged = run.judged.get(key, Judged({}))
             entries.append(_entry(number, run, episode, judged, key in tokens))
             body = _body(episode, judged, diffs.get(key, {}))
-            if key in advantages:
-                body["advantage"] = advantages[key]
+            if key in trained_with:
+                body["advantage"] = trained_with[key]
             if key in tokens:
                 body["tokens"] = tokens[key]
             bodies.append(body)
@@ -144,25 +145,6 @@ def _body(episode: Episode, judged: Judged, diffs: Mapping[int, list[dict[str, A
 
 def _same_state(episode: Episode) -> bool:
     return episode.state.final == episode.state.gold
-
-
-def _advantages(run: RunView) -> dict[str, str]:
-    """The advantage each episode of an RL run was trained with, by id, as text; none for runs that did not train."""
-    if run.stage != "rl-train":
-        return {}
-    from muarl_cli.training.advantages import group_advantages
-
-    method = str(run.settings.get("advantage", "mean_std"))
-    groups: dict[str, list[Episode]] = {}
-    for episode in run.own:
-        groups.setdefault(episode.group_id, []).append(episode)
-    found = {}
-    for group in groups.values():
-        said = group_advantages([e.reward if e.valid else None for e in group], method)
-        for episode, value in zip(group, said.advantages, strict=True):
-            trained = decimal(value, 3, signed=True) if episode.valid else "none: the episode is invalid"
-            found[episode.episode_id] = trained if said.kept else f"none: the group was dropped ({said.why})"
-    return found
 
 
 def _tokens(run: RunView, episodes: Sequence[Episode], most: int) -> dict[str, list[dict[str, Any]]]:

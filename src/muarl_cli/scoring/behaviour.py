@@ -164,7 +164,7 @@ def _handover_items(book: Rulebook, trace: Trace) -> tuple[int, int]:
         reads = [other for other in before if other.klass is ToolClass.READ and other.arguments]
         written = [other for other in before if other.effective]
         values = [value for value in wanted if value]
-        values += [leaves(other.arguments)[-1] for other in (*reads[-1:], *written[-1:])]
+        values += [leaf for other in (*reads[-1:], *written[-1:]) for leaf in leaves(other.arguments)[-1:]]
         values = list(dict.fromkeys(str(value) for value in values))
         items += len(values)
         named += sum(names(value, summary) for value in values)

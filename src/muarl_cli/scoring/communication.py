@@ -27,11 +27,7 @@ MAX_NUMBERS_NAMED = 6
 
 def must_say(rule: Rule, case: Case) -> list[Finding]:
     """`when: after`: what each write did; `when: on_refuse`: that a request cannot be met."""
-    if rule.data["when"] == "after":
-        return _after_writes(rule, case)
-    if rule.data["when"] == "on_refuse":
-        return _on_refuse(rule, case)
-    raise ValueError(f"rule {rule.id}: when must be after or on_refuse, not {rule.data['when']!r}")
+    return _after_writes(rule, case) if rule.data["when"] == "after" else _on_refuse(rule, case)
 
 
 def _after_writes(rule: Rule, case: Case) -> list[Finding]:

@@ -109,6 +109,18 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "user_left": frozenset(),
 }
 """the kinds, and the keys each one takes beside id, kind and what"""
+NEEDED: Mapping[str, frozenset[str]] = {
+    "prereq": frozenset({"reads"}),
+    "forbidden": frozenset({"tools"}),
+    "once": frozenset({"tools", "same"}),
+    "must_say": frozenset({"when"}),
+    "grant": frozenset({"tools"}),
+    "claim": frozenset({"any_of"}),
+    "fault": frozenset({"trouble"}),
+}
+"""of these, the ones that a kind cannot do without"""
+MOMENTS = ("after", "on_refuse")
+"""when `must_say` asks for words"""
 
 
 def parse_rules(rows: Sequence[Mapping[str, Any]], where: str) -> tuple[Rule, ...]:
@@ -123,6 +135,11 @@ def parse_rules(rows: Sequence[Mapping[str, Any]], where: str) -> tuple[Rule, ..
         data = {key: value for key, value in row.items() if key not in ("id", "kind", "what")}
         if extra := set(data) - KNOWN[kind]:
             raise ValueError(f"{where}: rule {name}: unknown keys {sorted(extra)}")
+        needed = NEEDED.get(kind, frozenset()) | ({"any_of"} if data.get("when") == "on_refuse" else set())
+        if missing := needed - set(data):
+            raise ValueError(f"{where}: rule {name}: needs the keys {sorted(missing)}")
+        if kind == "must_say" and data["when"] not in MOMENTS:
+            raise ValueError(f"{where}: rule {name}: when must be {' or '.join(MOMENTS)}, not {data['when']!r}")
         rules.append(Rule(name, kind, str(row.get("what", "")), data))
     return tuple(rules)
 

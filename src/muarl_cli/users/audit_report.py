@@ -28,6 +28,11 @@ border-bottom:1px solid #ddd}td:nth-child(3),td:nth-child(4),td:nth-child(5){fon
 tr.failed{background:#fde8e8}tr.held td:last-child{color:#176b2c}small{color:#555}"""
 
 
+def failing(gates: Sequence[str]) -> str:
+    """How many of the gates fail, in words."""
+    return "1 gate fails" if len(gates) == 1 else f"{len(gates)} gates fail"
+
+
 def tables(audit: Audit) -> list[Table]:
     """A table for each back-end and persona."""
     return [_table(group) for group in audit.groups]
@@ -69,6 +74,13 @@ def _figure_or_nothing(value: float | None, metric: Metric) -> str:
     return NOTHING if value is None else _figure(value, metric)
 
 
+def _points(value: float | None, metric: Metric) -> str:
+    """A difference in the unit of the figures beside it: percentage points for shares."""
+    if value is None or not metric.share:
+        return decimal(value, 2, signed=True)
+    return f"{decimal(100 * value, 1, signed=True)} pp"
+
+
 def _value(result: Result) -> str:
     return _figure_or_nothing(result.value, result.metric)
 
@@ -105,7 +117,7 @@ def likeness_tables(found: Sequence[Likeness]) -> list[Table]:
                 "name": pair.metric.name,
                 "simulated": _figure_or_nothing(pair.simulated, pair.metric),
                 "people": _figure_or_nothing(pair.people, pair.metric),
-                "difference": NOTHING if pair.difference is None else f"{pair.difference:+.3f}",
+                "difference": _points(pair.difference, pair.metric),
             }
             for pair in one.pairs
         )
@@ -152,7 +164,7 @@ def _plain_html(table: Table) -> str:
 
 def html(audit: Audit, source: str, beside: Sequence[Likeness] = ()) -> str:
     """The audit as one page, without anything to fetch; `beside` it, the comparison with people."""
-    verdict = f"{len(audit.failed)} gates fail" if audit.failed else "all gates hold"
+    verdict = failing(audit.failed) if audit.failed else "all gates hold"
     parts = [f"<h1>User audit</h1><p>{escape(plain(source))}: {verdict}</p>"]
     for group, table in zip(audit.groups, tables(audit), strict=True):
         parts.append(f"<h2>{escape(plain(table.title))}</h2><table><tr>")

@@ -76,7 +76,7 @@ def unknown_given(talk: Dialogue) -> Score | None:
     heard, found = "", []
     for turn in talk.turns:
         heard += " " + turn.heard
-        found += [value for value in hidden if said(value, turn.text) and not said(value, heard)]
+        found += [value for value in sorted(hidden) if said(value, turn.text) and not said(value, heard)]
     return _any(found)
 
 
@@ -240,14 +240,14 @@ def _is_typo(talk: Dialogue, slot: str, value: str) -> bool:
 def _claims(talk: Dialogue, text: str) -> list[tuple[str, str]]:
     """(slot, value) pairs that the words state."""
     lowered = text.lower()
-    slots = {slot for goal in talk.facts.goals for slot in goal.slots}
+    slots = sorted({slot for goal in talk.facts.goals for slot in goal.slots})
     claims = [
         (slot, value)
         for slot in slots
-        for value in talk.facts.vocabulary.by_slot.get(slot, ())
+        for value in sorted(talk.facts.vocabulary.by_slot.get(slot, ()))
         if value in lowered and said(value, lowered)
     ]
-    for slot in slots & talk.language.slots.keys():
+    for slot in (slot for slot in slots if slot in talk.language.slots):
         for line in talk.language.slots[slot].tell:
             before, _, after = line.lower().partition("{v}")
             if len(before) < 8:

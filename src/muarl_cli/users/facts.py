@@ -52,7 +52,7 @@ class Vocabulary:
 
     def values_in(self, text: str) -> list[str]:
         lowered = text.lower()
-        return [value for value in self.words if value in lowered and said(value, lowered)]
+        return sorted(value for value in self.words if value in lowered and said(value, lowered))
 
 
 def _common_words(language: Language) -> str:

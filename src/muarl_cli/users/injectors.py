@@ -80,7 +80,11 @@ def rates_from(rates: Mapping[str, float], language: Language) -> dict[Injector,
             known = [injector.value for injector in Injector]
             raise MuarlError(f"unknown injector {name!r}", next_step=nearest(name, known), code=ExitCode.CONFIG)
         if not 0 <= rate <= 1:
-            raise MuarlError(f"the rate of injector {name} is {rate}, not a share from 0 to 1", code=ExitCode.CONFIG)
+            raise MuarlError(
+                f"the rate of injector {name} is {rate}, not a share from 0 to 1",
+                next_step=f"for example {name}=0.1",
+                code=ExitCode.CONFIG,
+            )
         injector = Injector(name)
         missing = [key for key in _NEEDS.get(injector, (name,)) if not language.injections.get(key)]
         if missing:

@@ -6,6 +6,7 @@ difference is the users' and not the draw's; what could not be paired is counted
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ class _Log:
         by_task: dict[str, list[float]] = defaultdict(list)
         for work in shared:
             by_task[work[0]] += self.rewards[work]
-        return {task: sum(rewards) / len(rewards) for task, rewards in by_task.items()}
+        return {task: math.fsum(rewards) / len(rewards) for task, rewards in sorted(by_task.items())}
 
     def users(self) -> str:
         return " + ".join(sorted(self._users))

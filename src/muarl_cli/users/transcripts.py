@@ -82,7 +82,11 @@ def _read(file: Path) -> Iterator[Chat]:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise MuarlError(
-            "the transcript cannot be read", where=str(file), why=str(error), code=ExitCode.MISSING_INPUT
+            "the transcript cannot be read",
+            where=str(file),
+            why=getattr(error, "strerror", None) or str(error),
+            next_step=f"name a file of UTF-8 text in which {FORM}",
+            code=ExitCode.MISSING_INPUT,
         ) from error
     for number, line in enumerate(lines, 1):
         if line.strip():

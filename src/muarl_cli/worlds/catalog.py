@@ -63,16 +63,24 @@ def scenario_of(source: str, name: str) -> Scenario:
 
 
 def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
-    """All tasks of the given sets, in the order given; a task that is named twice comes once."""
-    found: dict[tuple[str, str, str], tuple[Scenario, Task]] = {}
+    """All tasks of the given sets, in the order given; a task that is named twice comes once. Splits may use one id for
+    different tasks (TAU1's train and test, ACEBench's languages), so the hash is part of what names a task."""
+    found: dict[tuple[str, str, str, str], tuple[Scenario, Task]] = {}
     for text in refs:
         ref = parse_task_ref(text)
         scenario = scenario_of(ref.source, ref.scenario)
         tasks = [t for t in scenario.tasks(ref.split) if not ref.id or t.id == ref.id]
         if not tasks:
-            raise MuarlError(f"no task {ref.id!r} in {ref.source}:{ref.scenario}:{ref.split}", code=ExitCode.USAGE)
+            known = scenario.tasks(ref.split)
+            raise MuarlError(
+                f"no task {ref.id!r} in {ref.source}:{ref.scenario}:{ref.split}",
+                next_step=f"ids go from {known[0].id} to {known[-1].id}"
+                if known
+                else "the split is empty; name another",
+                code=ExitCode.USAGE,
+            )
         for task in tasks:
-            found.setdefault((task.source, task.scenario, task.id), (scenario, task))
+            found.setdefault((task.source, task.scenario, task.id, task.task_hash), (scenario, task))
     return list(found.values())
 
 

@@ -9,6 +9,7 @@ the tools, never an answer.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,18 +24,22 @@ from muarl_cli.hashing import canonical_json, digest
 from muarl_cli.worlds.memory import Tables, problem
 from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
 
-_READS = ("get", "list", "find", "search", "check", "look", "query", "show", "view", "read", "fetch", "is", "has")
-_GENERIC = ("calculate", "think", "compute", "convert", "now", "today")
+_READS = frozenset(
+    "get list find search check look lookup query show view read fetch retrieve is has".split()  # noqa: SIM905
+)
+_GENERIC = frozenset({"calculate", "think", "compute", "convert", "now", "today"})
+_FIRST_WORD = re.compile(r"[^A-Za-z]*([A-Z]+(?![a-z])|[A-Z]?[a-z]+)")
 
 
 def guessed_class(name: str) -> ToolClass:
     """What a tool may do, by its name, where nobody said it: a verb of looking reads, everything unknown writes."""
-    first = name.lower().replace("-", "_").split("_")[0]
+    found = _FIRST_WORD.match(name)
+    first = found.group(1).lower() if found else ""
     if "transfer" in name.lower() and "human" in name.lower():
         return ToolClass.TERMINAL
     if first in _GENERIC:
         return ToolClass.GENERIC
-    return ToolClass.READ if first.startswith(_READS) else ToolClass.WRITE
+    return ToolClass.READ if first in _READS else ToolClass.WRITE
 
 
 class DescribedWorld:

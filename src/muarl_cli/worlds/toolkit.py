@@ -222,7 +222,7 @@ def evaluate(expression: str) -> float:
         raise Refusal("not an arithmetic expression") from None
     except ZeroDivisionError:
         raise Refusal("division by zero") from None
-    if abs(value) > 1e15:
+    if not abs(value) <= 1e15:  # so written that "not a number" (1e999 - 1e999) is refused as well
         raise Refusal("the result is too large")
     return round(value, 2)
 

@@ -66,7 +66,7 @@ def no_interview(application: Record, when: str) -> str:
 
 def no_move(application: Record, when: str) -> str:
     """Why the interview cannot be moved to this time."""
-    if reason := _unless(application, "scheduled"):
+    if reason := _unless(application, "scheduled") or _lacks(application, "moved"):
         return reason
     if application["moved"]:
         return "the interview was moved before"
@@ -81,7 +81,7 @@ def _too_soon(when: str) -> str:
 
 def no_document(application: Record, document: str) -> str:
     """Why this document cannot be added."""
-    if reason := _unless(application, "submitted", "screening"):
+    if reason := _unless(application, "submitted", "screening") or _lacks(application, "documents"):
         return reason
     if document in application["documents"]:
         return f"the {document} is there"
@@ -110,7 +110,7 @@ def no_negotiation(application: Record, opening: Record, salary: int) -> str:
 
 def no_answer(application: Record) -> str:
     """Why there is no offer that could be answered."""
-    if reason := _unless(application, "offer"):
+    if reason := _unless(application, "offer") or _lacks(application, "until"):
         return reason
     return f"the offer ran until {application['until']}" if application["until"] < TODAY else ""
 
@@ -126,12 +126,23 @@ def no_check(application: Record, opening: Record) -> str:
 
 def no_feedback(application: Record) -> str:
     """Why no feedback can be asked for."""
-    return _unless(application, "rejected") or ("feedback was asked for before" if application["explained"] else "")
+    if reason := _unless(application, "rejected") or _lacks(application, "explained"):
+        return reason
+    return "feedback was asked for before" if application["explained"] else ""
 
 
 def no_alert(candidate: Record) -> str:
     """Why no alert can be set."""
     return "the candidate has an alert" if candidate["alert"] else ""
+
+
+_BROUGHT = {"documents": "document", "moved": "interview", "until": "offer", "explained": "rejection"}
+"""what an application has on file where it came to its status in the ordinary way, by a field that it then has"""
+
+
+def _lacks(application: Record, field: str) -> str:
+    """Why nothing can be done about what its status should have brought: that was set by hand."""
+    return "" if field in application else f"there is no {_BROUGHT[field]} on file"
 
 
 def _unless(application: Record, *statuses: str) -> str:
