@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from muarl_cli.cli import app as program
 from muarl_cli.cli import config, evaluate, launch, rl_train, rollout, sft, synth_coldstart
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.records.lineage import Lineage, write_lineage
 from muarl_cli.settings.models import MODELS, Stage
 from muarl_cli.settings.pages import leaves
 
@@ -264,6 +266,25 @@ def test_the_newest_checkpoint_is_taken_and_said_on_the_first_line(
         assert code == 0
         assert err.splitlines()[0] == "model: runs/demo/rl (the newest checkpoint under runs/)"
         assert calls.run[-1][1].model == "runs/demo/rl"
+
+
+def test_sft_takes_the_newest_cold_start_and_says_so(
+    muarl: Any, calls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = muarl("sft")
+    assert code == ExitCode.MISSING_INPUT and "muarl synth-coldstart" in err
+    for name, stage, when in (("a", "synth-coldstart", 1), ("b", "synth-coldstart", 3), ("c", "rollout", 5)):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "episodes.jsonl").touch()
+        (run / "summary.json").touch()
+        os.utime(run / "summary.json", (when, when))
+        write_lineage(run, Lineage(stage, name, "0" * 16, {}))
+    code, _, err = muarl("sft")
+    assert code == 0 and err.splitlines()[0] == "data: runs/b (the newest cold start under runs/)"
+    assert list(calls.run[-1][1].data) == ["runs/b"]
+    assert muarl("sft", "--data", "mine.jsonl")[0] == 0 and list(calls.run[-1][1].data) == ["mine.jsonl"]
 
 
 def test_the_same_training_command_again_resumes_and_does_not_train_what_it_made(

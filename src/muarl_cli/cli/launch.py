@@ -129,7 +129,7 @@ def launch(
         resolved = resolve(
             stage, profile_name=common.profile, config=common.config, overrides=overrides or (), flags=given
         )
-        resolved = _with_model(resolved, runs, talk)
+        resolved = _with_data(_with_model(resolved, runs, talk), runs, talk)
         know_servers(resolved.settings.mcp_servers)
         out = common.out or runs / f"{stage.command}-{resolved.hash()}"
         module = import_module(f"muarl_cli.pipeline.{MODULES[stage.value]}")
@@ -180,7 +180,8 @@ def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
     if folder is None:
         raise MuarlError(
             "no model is named, and there is no checkpoint under runs/",
-            next_step="name one with --model FOLDER, or make one: muarl synth-coldstart --profile tiny, then muarl sft",
+            next_step="name one with --model FOLDER, or make one: muarl synth-coldstart --profile tiny, then"
+            " muarl sft --profile tiny",
             code=ExitCode.MISSING_INPUT,
         )
     if started_from := _resumes(resolved, folder):
@@ -190,6 +191,23 @@ def _with_model(resolved: Any, runs: Path, talk: Talk) -> Any:
         return resolved.with_value("model", started_from, "the run that is resumed")
     talk.say(f"model: {folder} (the newest checkpoint under {runs}/)")
     return resolved.with_value("model", str(folder), "newest checkpoint")
+
+
+def _with_data(resolved: Any, runs: Path, talk: Talk) -> Any:
+    """Where there is to be learned from demonstrations and none are named: the newest cold start, said likewise."""
+    if getattr(resolved.settings, "data", True):
+        return resolved
+    from muarl_cli.records.checkpoint import newest_run
+
+    folder = newest_run(runs, ("synth-coldstart",), lambda run: (run / "episodes.jsonl").exists())
+    if folder is None:
+        raise MuarlError(
+            "there is nothing to learn from: no data are named, and there is no cold start under runs/",
+            next_step="name an episode log or a run folder with --data, or make one: muarl synth-coldstart",
+            code=ExitCode.MISSING_INPUT,
+        )
+    talk.say(f"data: {folder} (the newest cold start under {runs}/)")
+    return resolved.with_value("data", [str(folder)], "newest cold start")
 
 
 def _resumes(resolved: Any, folder: Path) -> str:

@@ -135,7 +135,7 @@ def _teacher(settings: SynthColdstart, out: Path, lapses: Journal) -> Agents:
         return Agents(own.agent)
     from muarl_cli.agents.teacher import Teachers
 
-    chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
+    chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out, flag="--teacher-base-url")
     options = {"temperature": own.temperature, "max_turn_tokens": settings.limits.max_turn_tokens}
     return Agents("policy", fixed=Teachers(chat, record=lapses.add, **options), wires=[chat.wire])
 
@@ -144,7 +144,7 @@ async def _written(settings: SynthColdstart, scenarios: list[Scenario], out: Pat
     """The scenarios with queries of the teacher model as their tasks, more than are needed by a quarter."""
     own = settings.teacher
     each = math.ceil(1.25 * settings.count / len(scenarios))
-    chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out)
+    chat = chat_model(own.model, own.base_url, settings.prices, settings.max_usd, out, flag="--teacher-base-url")
     try:
         return await write_queries(scenarios, settings.split, each, chat, out, settings.seed)
     finally:
@@ -188,7 +188,7 @@ async def _played(player: Player, wave: list[Job], out: Path) -> list[Episode]:
 async def _hold(
     settings: SynthColdstart, scenarios: list[Scenario], out: Path, run_id: str, log: EpisodeLog, talk: Talker
 ) -> Gate:
-    users = Users(settings.user, settings.prices, settings.max_usd, out)
+    users = Users(settings.user, settings.prices, settings.max_usd, out, flag="--teacher-base-url")
     lapses = Journal(out / LAPSES)
     around, simulation = simulation_of(settings, out)
     teacher = _teacher(settings, out, lapses)

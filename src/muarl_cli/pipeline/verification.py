@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def _committee(settings: SynthColdstart, folder: Path) -> Any:
         return None
     from muarl_cli.verification.judges import Committee
 
-    judges = [chat_model(name, own.base_url, settings.prices, settings.max_usd, folder) for name in own.models]
+    address = partial(chat_model, flag="judges.base_url=")
+    judges = [address(name, own.base_url, settings.prices, settings.max_usd, folder) for name in own.models]
     return Committee(judges, folder, settings.seed)
 
 

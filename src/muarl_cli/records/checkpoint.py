@@ -285,8 +285,13 @@ def _plain_folder(path: Path) -> Path:
 
 
 def newest_checkpoint(runs: Path, stages: tuple[str, ...] = ("rl-train", "sft")) -> Path | None:
-    """The run folder under `runs` (at any of three levels) that finished last, of the given stages; a tie goes to the
-    stage named first. None where no finished run has a checkpoint."""
+    """The run folder under `runs` that finished last, of the given stages, and has a checkpoint; None for none."""
+    return newest_run(runs, stages, lambda run: bool(steps(run)))
+
+
+def newest_run(runs: Path, stages: tuple[str, ...], usable: Callable[[Path], bool]) -> Path | None:
+    """The usable run folder under `runs` (at any of three levels) that finished last, of the given stages; a tie goes
+    to the stage named first."""
     found: list[tuple[float, int, Path]] = []
     for level in ("*", "*/*", "*/*/*"):
         for summary in runs.glob(f"{level}/summary.json"):
@@ -295,7 +300,7 @@ def newest_checkpoint(runs: Path, stages: tuple[str, ...] = ("rl-train", "sft"))
                 lineage = read_lineage(run)
             except MuarlError:
                 continue
-            if lineage and lineage.stage in stages and steps(run):
+            if lineage and lineage.stage in stages and usable(run):
                 found.append((summary.stat().st_mtime, -stages.index(lineage.stage), run))
     return max(found)[2] if found else None
 

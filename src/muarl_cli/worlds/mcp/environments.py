@@ -87,7 +87,7 @@ def program_of(server: Server) -> list[str]:
         raise MuarlError(
             f"the server of mcp:{server.name} is not installed",
             why=f"it needs {', '.join(server.packages)} in an environment of its own",
-            next_step=f"muarl mcp install {server.name}",
+            next_step=f"muarl mcp install {server.name} (without a name: all four servers)",
             code=ExitCode.MISSING_INPUT,
         )
     first, *rest = (part.replace("{python}", sys.executable) for part in server.command)
