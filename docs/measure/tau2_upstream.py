@@ -2,7 +2,7 @@
 
 Each task's gold calls are played as they stand, cut short, in another order, and with one argument changed, in our
 world and loop; the message list goes to upstream's `evaluate_simulation` in its own interpreter (MUARL_TAU2_ROOT,
-MUARL_TAU2_PYTHON), which replays it and compares every tool answer with what we recorded.
+MUARL_TAU2_PYTHON), which replays it and compares every tool answer with what we recorded. The tasks are the package's.
 
     python docs/measure/tau2_upstream.py [DOMAIN...]
 """
@@ -43,6 +43,7 @@ def compare(scenario: Tau2Scenario, task: Task, played: Task, server: Any) -> tu
             "grade",
             domain=scenario.name,
             task=task.id,
+            record=next(r for r in scenario.package.records if str(r["id"]) == task.id),
             messages=messages,
             termination="user_stop" if graded else "too_many_errors",
         )

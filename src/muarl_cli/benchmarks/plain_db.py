@@ -8,7 +8,7 @@ equal states have equal fingerprints, whatever was read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -20,10 +20,12 @@ _ACCOUNTS = "accounts"
 
 
 class RecordsBase:
-    """What every episode starts from. `db_model` is the package's class, whose fields have their records in `data`."""
+    """What every episode starts from. `db_model` is the package's class, whose fields have their records in `data`;
+    the tables in `unseen` are no part of the state."""
 
-    def __init__(self, db_model: Any, raw: Mapping[str, Any]) -> None:
+    def __init__(self, db_model: Any, raw: Mapping[str, Any], unseen: Collection[str] = ()) -> None:
         self._model, self._text = db_model, json.dumps(raw)
+        self.tables = tuple(name for name in db_model.model_fields if name not in unseen)
 
     def fresh(self) -> PlainDB:
         """A database of an episode's own."""
@@ -31,7 +33,7 @@ class RecordsBase:
 
     @cached_property
     def records(self) -> dict[Place, dict[str, Any]]:
-        return records_of(self._model.model_validate(json.loads(self._text)))
+        return self.fresh().records()
 
     @cached_property
     def hashes(self) -> dict[Place, int]:
@@ -69,16 +71,15 @@ class PlainDB(OwnDB):
         named = (holder[name] for holder in (record, account) for name in _OWNERS if holder.get(name))
         return str(next(named, ""))
 
+    def records(self) -> dict[Place, dict[str, Any]]:
+        """Every record of the state by its table and id."""
+        return {(name, key): record for name in self._base.tables for key, record in getattr(self.db, name).data.items()}
+
     def _records(self) -> dict[Place, Any]:
-        return records_of(self.db)
+        return self.records()
 
     def _dump(self) -> dict[Place, Any]:
         return {place: json.loads(json.dumps(record)) for place, record in self._records().items()}
-
-
-def records_of(db: Any) -> dict[Place, dict[str, Any]]:
-    """Every record by its table and id."""
-    return {(name, key): record for name in type(db).model_fields for key, record in getattr(db, name).data.items()}
 
 
 def _merge(into: dict[str, Any], news: Mapping[str, Any]) -> None:

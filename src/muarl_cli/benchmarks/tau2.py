@@ -18,11 +18,9 @@ from muarl_cli.benchmarks.tau2_reward import DEFAULT_BASES, grade
 from muarl_cli.benchmarks.tau2_world import PARTIES, Tau2World
 from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Event
-from muarl_cli.conversation.protocols import Stage
-from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.scenario import GoldCall, Outcome, Task, outputs_count
+from muarl_cli.worlds.scenario import USER_TOOLS, GoldCall, Outcome, Task, outputs_count, user_tools_of
 
 GREETING = "Hi! How can I help you today?"
 INSTRUCTIONS = """You are a customer service agent. Help the user within the <policy> below.
@@ -89,17 +87,12 @@ class Tau2Scenario:
         return tuple(self._task(self._records[task_id], split) for task_id in self.package.splits[split])
 
     def world(self, task: Task) -> Tau2World:
-        return Tau2World(self.package, task.extra.get("initial_state"), self._tools_of_user(task))
-
-    def stage(self, task: Task, seed: int) -> Stage:
-        """What both parties are told: the user of a task may have only some of the domain's tools for users."""
-        own = self._tools_of_user(task)
-        return Stage(self.name, self.policy, self.compact, self.tools, self.greeting, seed, user_tools=own)
+        return Tau2World(self.package, task.extra.get("initial_state"), user_tools_of(self, task))
 
     def user_prompt(self, task: Task) -> str:
         """The whole system prompt of a model that plays the user of `task`."""
         record = self._records[task.id]
-        guidelines = self.package.guidelines(bool(self._tools_of_user(task)))
+        guidelines = self.package.guidelines(bool(user_tools_of(self, task)))
         return f"{guidelines}\n<scenario>\n{self.package.scenario_text(record)}\n</scenario>"
 
     def gold_state(self, task: Task) -> str:
@@ -141,10 +134,6 @@ class Tau2Scenario:
     def _split_members(self) -> dict[str, frozenset[str]]:
         return {name: frozenset(ids) for name, ids in self.package.splits.items()}
 
-    def _tools_of_user(self, task: Task) -> tuple[ToolSpec, ...]:
-        named = task.extra.get("user_tools")
-        return self.user_tools if named is None else tuple(tool for tool in self.user_tools if tool.name in named)
-
     def _task(self, record: Mapping[str, Any], split: str) -> Task:
         criteria = record.get("evaluation_criteria") or {}
         actions = criteria.get("actions") or ()
@@ -166,7 +155,7 @@ class Tau2Scenario:
         if criteria.get("env_assertions"):
             extra["env_assertions"] = tuple(criteria["env_assertions"])
         if record.get("user_tools") is not None:
-            extra["user_tools"] = tuple(record["user_tools"])
+            extra[USER_TOOLS] = tuple(record["user_tools"])
         if any(action.get("compare_args") is not None for action in actions):
             extra["compare"] = tuple(action.get("compare_args") for action in actions)
         return Task(

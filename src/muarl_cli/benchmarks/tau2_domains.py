@@ -57,6 +57,9 @@ class Domain:
     """the package's class that keeps both sides' databases in line; "" where both act on one"""
     documents: str = ""
     """the class of the knowledge base"""
+    unseen: frozenset[str] = frozenset()
+    """tables that the package's database has and upstream's has not, so that what a tool puts there is lost upstream:
+    nothing in them is part of the end state"""
     retrieval: str = ""
     """the official name of how the agent gets at the knowledge base"""
     whole_numbers: bool = False
@@ -170,9 +173,10 @@ BANKING = Domain(
                 "change_user_email",
                 "give_discoverable_user_tool",
                 "log_verification",
+                "unlock_discoverable_agent_tool",  # upstream's mark; what it changes is no part of the end state
             }
         ),
-        generic=frozenset({HANDOVER, "unlock_discoverable_agent_tool"}),
+        generic=frozenset({HANDOVER}),
         search="banking.tools:banking_grep",
         prefix="banking_",
     ),
@@ -194,6 +198,7 @@ BANKING = Domain(
     ),
     policy=(("", "prompts/grep_only.md"),),
     documents="banking.data_model:KnowledgeBase",
+    unseen=frozenset({"interest_discrepancy_reports"}),
     retrieval="grep_only",  # upstream's variant without embeddings, a sandbox or a further package
     whole_numbers=True,
     revision="sierra-research/tau2-bench@fcc9ed68",

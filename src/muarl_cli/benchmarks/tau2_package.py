@@ -120,7 +120,7 @@ class Package:
     def records_base(self) -> RecordsBase:
         """The database of plain records that both parties act on."""
         side = self.domain.agent
-        return RecordsBase(_member(side.database), self._raw[side.data])
+        return RecordsBase(_member(side.database), self._raw[side.data], self.domain.unseen)
 
     @cached_property
     def knowledge(self) -> Any:
