@@ -73,7 +73,9 @@ class PlainDB(OwnDB):
 
     def records(self) -> dict[Place, dict[str, Any]]:
         """Every record of the state by its table and id."""
-        return {(name, key): record for name in self._base.tables for key, record in getattr(self.db, name).data.items()}
+        return {
+            (name, key): record for name in self._base.tables for key, record in getattr(self.db, name).data.items()
+        }
 
     def _records(self) -> dict[Place, Any]:
         return self.records()

@@ -209,8 +209,7 @@ class Host:
     ) -> dict[str, Any]:
         """`evaluate_simulation` of a message list in the benchmark's own form; of another version of the task where its
         `record` is given."""
-        known = self.all_tasks(domain)[str(task)]
-        task = type(known).model_validate(record) if record else known
+        task = self.version(domain, task, record)
         bases = list(task.evaluation_criteria.reward_basis) if task.evaluation_criteria else []
         left = [b for b in bases if b.value != "NL_ASSERTION" and (outputs or b.value != "COMMUNICATE")]
         criteria = task.evaluation_criteria
@@ -242,6 +241,21 @@ class Host:
                 "unjudged": sorted(b.value.lower() for b in bases if b.value == "NL_ASSERTION"),
             },
         }
+
+    def answers(
+        self, domain: str, task: Any, messages: list[dict[str, Any]], record: dict[str, Any] | None = None
+    ) -> list[str]:
+        """What the benchmark's environment answers to the calls in a message list, in order."""
+        env = self.fresh(domain, self.version(domain, task, record))
+        calls = [call for message in messages for call in message.get("tool_calls") or ()]
+        return [
+            env.get_response(self.tool_call(c["id"], c["name"], c["arguments"], c["requestor"])).content for c in calls
+        ]
+
+    def version(self, domain: str, task: Any, record: dict[str, Any] | None) -> Any:
+        """The task, or another version of it as its record has it."""
+        known = self.all_tasks(domain)[str(task)]
+        return type(known).model_validate(record) if record else known
 
     def message(self, raw: dict[str, Any]) -> Any:
         kinds = {
