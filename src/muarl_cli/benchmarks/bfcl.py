@@ -28,7 +28,7 @@ from muarl_cli.benchmarks.bfcl_package import (
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass, Write
-from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.limits import NO_LIMIT, Limits
 from muarl_cli.conversation.protocols import AgentTurn, Stage, ToolResult
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
@@ -36,7 +36,6 @@ from muarl_cli.hashing import digest
 from muarl_cli.users.written import WrittenUsers
 from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
 
-NO_LIMIT = 1_000_000
 """the official loop knows one limit, the steps of a turn"""
 _WRITES = """
     close_ticket create_ticket edit_ticket logout resolve_ticket ticket_login

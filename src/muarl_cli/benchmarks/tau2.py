@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from muarl_cli.benchmarks.official_limits import tau2_limits
 from muarl_cli.benchmarks.tau2_domains import DOMAINS, Domain
 from muarl_cli.benchmarks.tau2_package import Package
 from muarl_cli.benchmarks.tau2_results import official_figures, results_file
@@ -18,6 +19,7 @@ from muarl_cli.benchmarks.tau2_reward import DEFAULT_BASES, grade
 from muarl_cli.benchmarks.tau2_world import PARTIES, Tau2World
 from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Event
+from muarl_cli.conversation.limits import Limits
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.worlds.scenario import USER_TOOLS, GoldCall, Outcome, Task, outputs_count, user_tools_of
@@ -116,6 +118,10 @@ class Tau2Scenario:
         return Outcome(
             reward, StateHashes(initial=initial, final=final, gold=gold), detail | {"revision": dict(self.revision)}
         )
+
+    def official_limits(self, limits: Limits) -> Limits:
+        """Those of the benchmark's own runner."""
+        return tau2_limits(limits)
 
     def official_summary(self, episodes: Sequence[Episode]) -> dict[str, Any]:
         """What the benchmark reports beside the score."""

@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.plain_db import RecordsBase
 from muarl_cli.benchmarks.shared_db import Base
 from muarl_cli.benchmarks.tau2_domains import Domain, Side
-from muarl_cli.benchmarks.plain_db import RecordsBase
 from muarl_cli.benchmarks.tau2_toolkit import Room, common_room, dual_room, shared_room
 from muarl_cli.conversation.tools import Toolbox, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError

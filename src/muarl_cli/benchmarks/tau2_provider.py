@@ -12,8 +12,8 @@ from muarl_cli.benchmarks.tau2_package import INSTALL
 SPLIT = "base"
 """the whole leaderboard set, of which train and test are parts"""
 UNSEEN = {"banking_knowledge": ("task_032", "task_034", "task_096", "task_097")}
-"""tasks whose last write upstream does not look at: it asks only that a call was made, not how often (the first two), or
-keeps the record in no table of its database (the others)"""
+"""tasks whose last write upstream does not look at: it asks only that a call was made, not how often (the first two),
+or keeps the record in no table of its database (the others)"""
 
 
 def status() -> Status:
