@@ -1,4 +1,4 @@
-"""TAU2's bank: both parties act on one database, most tools are found in documents, and each user has some of theirs."""
+"""TAU2's bank: both parties act on one database, most tools are found in documents, users have some of theirs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_all_97_pass_and_without_the_last_write_all_fail_but_those_upstream_does
 
 async def test_neither_idling_nor_handing_over_solves_anything(bank: Tau2Scenario, base: tuple[Task, ...]) -> None:
     handovers = [task for task in base if task.gold[-1].name == "transfer_to_human_agents"]
-    assert len(handovers) == 13
+    assert len(handovers) == 12
     tasks = [*handovers, *base[::EVERY]]
     for agent in (DoNothing(), TransferOnly()):
         played = await play_all(bank, tasks, agent, MinimalUsers())
@@ -120,10 +120,10 @@ def test_tools_that_were_not_offered_are_refused(bank: Tau2Scenario) -> None:
 
 def test_the_knowledge_base_is_searched_by_pattern(bank: Tau2Scenario, base: tuple[Task, ...]) -> None:
     world = bank.world(base[0])
-    found = world.execute("grep", {"pattern": "unlock.*open_bank_account_4821|open_bank_account_4821"})
-    assert found.ok
-    assert "open_bank_account_4821" in found.text
-    assert found.text.count("   ID: doc_") == 10, "the ten best"
+    named = world.execute("grep", {"pattern": "open_bank_account_\\d+"})
+    assert named.ok
+    assert "open_bank_account_4821" in named.text
+    assert world.execute("grep", {"pattern": "account"}).text.count("   ID: doc_") == 10, "the ten best"
     assert world.execute("grep", {"pattern": "zzz("}).text == "No matches found for pattern: zzz("
 
 
