@@ -55,7 +55,7 @@ DEFECTS = (
 
 
 UNSEEN = frozenset({"agent_multi_turn_7", "agent_multi_step_0", "agent_multi_step_1"})
-"""their answers misspell the class of the last write, which the official check therefore passes over"""
+WHY_UNSEEN = "the answer misspells the class of the last write, which the official check therefore passes over"
 
 
 @lru_cache(maxsize=4)

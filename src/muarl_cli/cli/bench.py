@@ -122,6 +122,7 @@ def check(
             Column("set", "task set"),
             Column("tasks", "tasks", Style.COUNT),
             Column("passed", "gold passes", Style.COUNT),
+            Column("scorer_passed", "by the scorer alone", Style.COUNT),
             Column("known", "known defects", Style.COUNT),
             Column("corrupted", "corrupted", Style.COUNT),
             Column("corrupted_failed", "of these fail", Style.COUNT),
@@ -130,12 +131,13 @@ def check(
         shown = tuple(
             {
                 **row,
-                "known": len(row["known_failures"]) + len(row["known_unseen"]),
+                "known": len(_known(row)),
                 "verdict": "as expected" if row["as_expected"] else "WRONG",
             }
             for row in rows
         )
-        talk.show(Table("Gold replays", columns, shown).rich())
+        notes = tuple(f"{row['set']}: {', '.join(known)}: {row['why']}" for row in rows if (known := _known(row)))
+        talk.show(Table("Gold replays", columns, shown, notes=notes).rich())
     if json:
         talk.result({"sets": rows})
     return int(ExitCode.OK if all(row["as_expected"] for row in rows) else ExitCode.GATE_FAILED)
@@ -170,6 +172,10 @@ def paper(
     if json:
         talk.result({"measured": measured.to_json(), "beside": beside.to_json(), "notes": list(beside.notes)})
     return 0
+
+
+def _known(row: dict[str, Any]) -> list[str]:
+    return [*row["known_failures"], *row["known_unseen"]]
 
 
 def _chosen(names: list[str] | None) -> list[Any]:
