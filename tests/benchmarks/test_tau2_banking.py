@@ -14,6 +14,7 @@ from muarl_cli.benchmarks.tau2 import Tau2Scenario, tau2_scenario
 from muarl_cli.benchmarks.tau2_provider import UNSEEN
 from muarl_cli.conversation.events import Actor, Kind, ToolClass
 from muarl_cli.conversation.tools import Toolbox, ToolCall
+from muarl_cli.scoring.rules import rulebook
 from muarl_cli.users.minimal import MinimalUsers
 from muarl_cli.worlds.scenario import Task, stage_of
 
@@ -110,6 +111,13 @@ def test_a_tool_of_the_documents_has_to_be_unlocked_first(bank: Tau2Scenario, ba
     assert world.fingerprint() == bank.world(task).fingerprint(), "what is unlocked is no part of the end state"
     assert world.execute(call.name, call.arguments).writes
     assert "has not been unlocked" in bank.world(task).execute(call.name, call.arguments).text, "of this episode alone"
+
+
+def test_the_bank_s_rules_name_its_tools(bank: Tau2Scenario) -> None:
+    rules = rulebook(bank).rules
+    rows = [row for rule in rules for row in rule.data.get("reads", ())]
+    assert {tool for row in rows for tool in row["before"] + row["read"]} < {tool.name for tool in bank.tools}
+    assert {"look_up_before_verifying", "verify_before_change", "one_step_at_a_time"} <= {rule.id for rule in rules}
 
 
 def test_tools_that_were_not_offered_are_refused(bank: Tau2Scenario) -> None:
