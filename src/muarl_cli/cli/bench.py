@@ -48,7 +48,9 @@ def list_(json: o.Json = False, debug: o.Debug = False) -> int:
             )
         columns = tuple(Column(key, title) for key, title in _COLUMNS)
         shown = tuple({k: "\n".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
-        talk.show(Table("Benchmarks", columns, shown).rich())
+        notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"] not in "".join(row["how_to_get"])]
+        notes += [f"to get more of {row['name']}: {how}" for row in rows for how in row["how_to_get"]]
+        talk.show(Table("Benchmarks", columns, shown, notes=tuple(notes)).rich())
     if json:
         talk.result({"benchmarks": rows})
     return 0
@@ -60,7 +62,6 @@ _COLUMNS = (
     ("splits", "splits"),
     ("present", "there"),
     ("missing", "missing"),
-    ("how_to_get", "how to get it"),
 )
 
 
