@@ -66,6 +66,11 @@ class Domain:
     """see `ToolSpec.whole_numbers`: ids are made of the text of a number, and the gold has whole ones"""
     revision: str = PAPER_REVISION
 
+    @property
+    def writes(self) -> frozenset[str]:
+        """Every tool that may change the state, whosever it is."""
+        return self.agent.writes | (self.user.writes if self.user else frozenset())
+
 
 CALCULATE, HANDOVER = "calculate", "transfer_to_human_agents"
 """tools of the paper's domains that are no methods of their toolkits. Handing over is generic: here an episode ends by

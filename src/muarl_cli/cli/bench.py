@@ -49,7 +49,7 @@ def list_(json: o.Json = False, debug: o.Debug = False) -> int:
         columns = tuple(Column(key, title) for key, title in _COLUMNS)
         shown = tuple({k: "\n".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
         notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"] not in "".join(row["how_to_get"])]
-        notes += [f"to get more of {row['name']}: {how}" for row in rows for how in row["how_to_get"]]
+        notes += [f"{row['name']}, what is missing: {how}" for row in rows for how in row["how_to_get"]]
         talk.show(Table("Benchmarks", columns, shown, notes=tuple(notes)).rich())
     if json:
         talk.result({"benchmarks": rows})
