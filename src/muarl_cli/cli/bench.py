@@ -31,10 +31,12 @@ def list_(json: o.Json = False, debug: o.Debug = False) -> int:
     from muarl_cli.reports.tables import Column, Table
 
     talk = Talk(json=json)
-    rows = []
+    rows, notes, commands = [], [], []
     with talk.data_only():
         for provider in providers().values():
             status = provider.status()
+            notes += [f"{provider.name}: {provider.note}"] if status.ready else []
+            commands += [f"{provider.name}, what is missing: {how}" for how in status.how_to_get]
             rows.append(
                 {
                     "name": provider.name,
@@ -48,9 +50,7 @@ def list_(json: o.Json = False, debug: o.Debug = False) -> int:
             )
         columns = tuple(Column(key, title) for key, title in _COLUMNS)
         shown = tuple({k: "\n".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
-        notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"] not in "".join(row["how_to_get"])]
-        notes += [f"{row['name']}, what is missing: {how}" for row in rows for how in row["how_to_get"]]
-        talk.show(Table("Benchmarks", columns, shown, notes=tuple(notes)).rich())
+        talk.show(Table("Benchmarks", columns, shown, notes=(*notes, *commands)).rich())
     if json:
         talk.result({"benchmarks": rows})
     return 0
