@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-KEYS = ("tasks", "passed", "corrupted", "corrupted_failed")
+KEYS = ("tasks", "passed", "corrupted", "corrupted_failed", "scorer_passed")
 
 
 def main() -> None:

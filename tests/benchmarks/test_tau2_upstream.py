@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fakes.episodes import play, play_all
@@ -62,3 +63,23 @@ async def test_episodes_can_be_played_and_judged_in_upstreams_own_environment(se
     assert all(task.gold_write_hash == ours[task.id].gold_write_hash for task in tasks), "known again"
     with pytest.raises(MuarlError, match="no domain"):
         upstream_scenario("groceries", server)
+
+
+async def test_the_bank_s_rewards_equal_upstreams(server: WorldServer) -> None:
+    if "banking_knowledge" not in server.ask("domains"):
+        pytest.skip("the checkout is of a revision before TAU2 had a bank")
+    scenario = tau2_scenario("banking_knowledge")
+    upstream = upstream_scenario("banking_knowledge", server)
+    assert {tool.name: tool.klass for tool in upstream.tools} == {tool.name: tool.klass for tool in scenario.tools}
+    assert upstream.revision["retrieval"] == scenario.revision["retrieval"]
+    records = {record["id"]: record for record in scenario.package.records}
+    rewards = []
+    for task in scenario.tasks("base")[:9:3]:
+        for kind, played in variants(task).items():
+            found = await play(scenario, task, Playing(played), MinimalUsers())
+            about: dict[str, Any] = {"domain": scenario.name, "task": task.id, "record": records[task.id]}
+            messages = messages_of(found.transcript.events, scenario.tools, scenario.user_tools)
+            theirs = server.ask("grade", messages=messages, termination="user_stop", **about)
+            assert found.outcome.reward == theirs["reward"], (task.id, kind)
+            rewards.append(theirs["reward"])
+    assert set(rewards) == {0.0, 1.0}

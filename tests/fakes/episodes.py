@@ -25,7 +25,7 @@ class Played:
 
 async def play(scenario: Any, task: Task, agents: Any, users: Any, seed: int = 7, limits: Limits = LIMITS) -> Played:
     """One episode of `task`."""
-    stage = stage_of(scenario, seed)
+    stage = stage_of(scenario, seed, task)
     world, agent, user = scenario.world(task), agents.open(stage, task), users.open(stage, task)
     try:
         transcript = await converse(

@@ -22,7 +22,7 @@ from muarl_cli.benchmarks.acebench_talk import FINISH, StepUsers, TurnUsers, his
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass, Write
-from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.limits import NO_LIMIT, Limits
 from muarl_cli.conversation.protocols import AgentFactory, AgentTurn, Stage, ToolResult
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
@@ -31,7 +31,6 @@ from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
 
 MESSAGES = 40
 """the official limit on messages after the opening"""
-NO_LIMIT = 1_000_000
 TOOLS = "-tools"
 SPLITS = tuple(language + manner for manner in ("", TOOLS) for language in LANGUAGES)
 _WRITES = """
@@ -56,7 +55,7 @@ DEFECTS = (
 
 
 UNSEEN = frozenset({"agent_multi_turn_7", "agent_multi_step_0", "agent_multi_step_1"})
-"""their answers misspell the class of the last write, which the official check therefore passes over"""
+WHY_UNSEEN = "the answer misspells the class of the last write, which the official check therefore passes over"
 
 
 @lru_cache(maxsize=4)

@@ -16,10 +16,11 @@ def status() -> Status:
 
 
 def gold_check(domain: str) -> Mapping[str, GoldCount]:
-    from muarl_cli.benchmarks.acebench import UNSEEN, acebench_scenario
+    from muarl_cli.benchmarks.acebench import UNSEEN, WHY_UNSEEN, acebench_scenario
     from muarl_cli.benchmarks.gold import gold_count
 
-    return {language: gold_count(acebench_scenario(domain), language, unseen=UNSEEN) for language in LANGUAGES}
+    scenario = acebench_scenario(domain)
+    return {language: gold_count(scenario, language, unseen=UNSEEN, why=WHY_UNSEEN) for language in LANGUAGES}
 
 
 PROVIDER = Provider(

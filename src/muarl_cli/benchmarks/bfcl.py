@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 from muarl_cli.benchmarks.bfcl_package import (
@@ -28,7 +29,7 @@ from muarl_cli.benchmarks.bfcl_package import (
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Actor, Event, Kind, ToolClass, Write
-from muarl_cli.conversation.limits import Limits
+from muarl_cli.conversation.limits import NO_LIMIT, Limits
 from muarl_cli.conversation.protocols import AgentTurn, Stage, ToolResult
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
@@ -36,7 +37,6 @@ from muarl_cli.hashing import digest
 from muarl_cli.users.written import WrittenUsers
 from muarl_cli.worlds.scenario import GoldCall, Outcome, Task
 
-NO_LIMIT = 1_000_000
 """the official loop knows one limit, the steps of a turn"""
 _WRITES = """
     close_ticket create_ticket edit_ticket logout resolve_ticket ticket_login
@@ -52,7 +52,7 @@ _WRITES = """
 WRITES = frozenset(_WRITES.split())
 """tools that can change what the official state check compares"""
 UNREACHABLE = {"v3": frozenset({"multi_turn_base_154"})}
-"""five questions, six turns of gold: no conversation can answer the sixth, so the official evaluator always fails it"""
+WHY_UNREACHABLE = "five questions and six turns of gold: the official loop, too, ends after the fifth and is failed"
 DEFECTS = (
     "V3 multi_turn_base_154 has five questions and six turns of gold: it cannot be passed",
     "calling tools in a turn whose gold is empty is not penalised: the official irrelevance check is never called",
@@ -211,6 +211,17 @@ class BfclScenario:
     def user_prompt(self, task: Task) -> str:
         """Nobody words this user; the turns, for a person who reads along."""
         return "\n\n".join(text for text, _ in task.extra["user_turns"])
+
+    def scorer_passes(self, task: Task) -> bool:
+        """Whether the official checker passes the gold calls as they stand, turn by turn, without a conversation."""
+        package = open_package(task.split)
+        category = package.category(self.name)
+        calls = iter(task.gold)
+        turns = [
+            [[{"name": call.name, "arguments": dict(call.arguments)}] for call in islice(calls, count)]
+            for count in task.extra["gold_turns"]
+        ]
+        return bool(package.server.ask("check", category=category.name, entry=task.id, turns=turns)["valid"])
 
     def official_summary(self, episodes: Iterable[Episode]) -> dict[str, Any]:
         """The category's accuracy over all trials, invalid episodes counted as failed, as officially; and why entries

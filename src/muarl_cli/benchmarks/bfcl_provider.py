@@ -21,11 +21,11 @@ def install(say: Callable[[str], None]) -> None:
 
 
 def gold_check(domain: str) -> Mapping[str, GoldCount]:
-    from muarl_cli.benchmarks.bfcl import UNREACHABLE, bfcl_scenario
+    from muarl_cli.benchmarks.bfcl import UNREACHABLE, WHY_UNREACHABLE, bfcl_scenario
     from muarl_cli.benchmarks.gold import gold_count
 
     return {
-        split: gold_count(bfcl_scenario(domain), split, UNREACHABLE.get(split, ()))
+        split: gold_count(bfcl_scenario(domain), split, UNREACHABLE.get(split, ()), why=WHY_UNREACHABLE)
         for split in VERSIONS
         if environment(split).ready
     }

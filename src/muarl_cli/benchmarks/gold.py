@@ -24,17 +24,20 @@ LIMITS = Limits(max_turns=200, max_agent_tokens=0, max_identical_calls=50, max_f
 IN_FLIGHT = 8
 
 
-def gold_count(scenario: Any, split: str, known: Collection[str] = (), unseen: Collection[str] = ()) -> GoldCount:
-    """Replay every task of a split. `known` are ids whose gold does not reach its own goal upstream, `unseen` those
-    whose last write upstream does not look at."""
+def gold_count(
+    scenario: Any, split: str, known: Collection[str] = (), unseen: Collection[str] = (), why: str = ""
+) -> GoldCount:
+    """Replay every task of a split. `known` are ids whose gold no conversation can follow to its end, `unseen` those
+    whose last write upstream does not look at; `why` says what they suffer from."""
     tasks = list(scenario.tasks(split))
     straight = asyncio.run(_replay(scenario, tasks, GoldReplay()))
     writing = [task for task in tasks if task.writes and task.id not in known]
     corrupted = asyncio.run(_replay(scenario, writing, GoldReplay(drop_last_write=True)))
     failures = [task.id for task, reward in zip(tasks, straight, strict=True) if reward != 1.0]
+    passed = len(tasks) - len(failures)
     return GoldCount(
         tasks=len(tasks),
-        passed=len(tasks) - len(failures),
+        passed=passed,
         corrupted=len(writing),
         corrupted_failed=sum(reward != 1.0 for reward in corrupted),
         known_unseen=tuple(
@@ -42,6 +45,8 @@ def gold_count(scenario: Any, split: str, known: Collection[str] = (), unseen: C
         ),
         known_failures=tuple(name for name in failures if name in known),
         failures=tuple(name for name in failures if name not in known),
+        why=why,
+        scorer_passed=passed + sum(scenario.scorer_passes(t) for t in tasks if t.id in failures and t.id in known),
     )
 
 

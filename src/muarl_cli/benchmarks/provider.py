@@ -47,6 +47,11 @@ class GoldCount:
     """ids whose gold is known not to reach the benchmark's own goal (a defect of the data)"""
     known_unseen: tuple[str, ...] = ()
     """ids whose corrupted replay passes because the benchmark does not look at what is missing (a defect of it)"""
+    why: str = ""
+    """what the known ones suffer from"""
+    scorer_passed: int = 0
+    """tasks whose gold the benchmark's scorer passes: through the loop or, for the known failures, handed to it as it
+    stands"""
     failures: tuple[str, ...] = ()
     """ids that failed and are not known to"""
 
@@ -62,6 +67,8 @@ class GoldCount:
             "corrupted_failed": self.corrupted_failed,
             "known_failures": list(self.known_failures),
             "known_unseen": list(self.known_unseen),
+            "why": self.why,
+            "scorer_passed": self.scorer_passed,
             "failures": list(self.failures),
             "as_expected": self.as_expected,
         }

@@ -19,7 +19,7 @@ from muarl_cli.conversation.protocols import InfraFault, ToolResult
 from muarl_cli.conversation.tools import Toolbox, ToolCall, ToolSpec, typed
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.scenario import GoldCall, Outcome, Task, outputs_count
+from muarl_cli.worlds.scenario import USER_TOOLS, GoldCall, Outcome, Task, outputs_count, user_tools_of
 from muarl_cli.worlds.server import WorldServer
 
 ClassOf = Callable[[Mapping[str, Any]], ToolClass]
@@ -33,7 +33,7 @@ class ServedWorld:
     def __init__(self, scenario: ServedScenario, task: Task) -> None:
         server = scenario.server
         self._server, self.episode, self._typed = server, next(_EPISODES), scenario.typed_numbers
-        self.tools, self.user_tools = scenario.tools, scenario.user_tools
+        self.tools, self.user_tools = scenario.tools, user_tools_of(scenario, task)
         self._sides = {"agent": Toolbox(self.tools), "user": Toolbox(self.user_tools)}
         self._broken = ""
         try:
@@ -86,6 +86,8 @@ class ServedScenario:
         self.user_guidelines = str(spec["guidelines"])
         self.tools, self.user_tools = self._specs(spec["tools"]), self._specs(spec.get("user_tools", ()))
         self._splits = tuple(spec["splits"])
+        self.retrieval = str(spec.get("retrieval", ""))
+        """the official name of how the agent gets at a knowledge base; "" where there is none"""
 
     @cached_property
     def policy_hash(self) -> str:
@@ -95,7 +97,8 @@ class ServedScenario:
     def revision(self) -> Mapping[str, str]:
         """What has to stand beside every score of this benchmark."""
         hello = self.server.hello
-        return {"package": f"checkout under Python {hello['python']}", "upstream": str(hello["revision"])}
+        found = {"package": f"checkout under Python {hello['python']}", "upstream": str(hello["revision"])}
+        return found | ({"retrieval": self.retrieval} if self.retrieval else {})
 
     def splits(self) -> tuple[str, ...]:
         return self._splits
@@ -132,7 +135,16 @@ class ServedScenario:
         return {}
 
     def _specs(self, rows: Sequence[Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
-        return tuple(ToolSpec(row["name"], row["description"], row["parameters"], self._class_of(row)) for row in rows)
+        return tuple(
+            ToolSpec(
+                row["name"],
+                row["description"],
+                row["parameters"],
+                self._class_of(row),
+                whole_numbers=bool(row.get("whole_numbers")),
+            )
+            for row in rows
+        )
 
     def _task(self, row: Mapping[str, Any], split: str) -> Task:
         gold = tuple(GoldCall(c["name"], c["arguments"], c.get("requestor", "agent")) for c in row["gold"])
@@ -153,5 +165,6 @@ class ServedScenario:
                 "prompt": row["prompt"],
                 "nl_assertions": tuple(row.get("nl_assertions", ())),
                 "official_splits": tuple(row.get("official_splits", (split,))),
-            },
+            }
+            | ({USER_TOOLS: tuple(row[USER_TOOLS])} if row.get(USER_TOOLS) is not None else {}),
         )

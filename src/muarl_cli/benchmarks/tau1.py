@@ -11,9 +11,11 @@ from functools import lru_cache
 from typing import Any
 
 from muarl_cli.benchmarks.checkouts import required_server
+from muarl_cli.benchmarks.official_limits import tau1_limits
 from muarl_cli.benchmarks.served import ServedScenario
 from muarl_cli.benchmarks.tau2_domains import AIRLINE, CALCULATE, HANDOVER, RETAIL
 from muarl_cli.conversation.events import ToolClass
+from muarl_cli.conversation.limits import Limits
 from muarl_cli.errors import ExitCode, MuarlError
 
 DOMAINS = ("retail", "airline")
@@ -33,7 +35,15 @@ def tau1_scenario(domain: str) -> ServedScenario:
 
 @lru_cache(maxsize=8)
 def _scenario(domain: str, server: Any) -> ServedScenario:
-    return ServedScenario("tau1", domain, server, class_of)
+    return Tau1Scenario("tau1", domain, server, class_of)
+
+
+class Tau1Scenario(ServedScenario):
+    """A domain of the checkout."""
+
+    def official_limits(self, limits: Limits) -> Limits:
+        """Those of the benchmark's own runner."""
+        return tau1_limits(limits)
 
 
 def class_of(tool: Mapping[str, Any]) -> ToolClass:

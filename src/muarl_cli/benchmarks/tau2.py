@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from muarl_cli.benchmarks.official_limits import tau2_limits
 from muarl_cli.benchmarks.tau2_domains import DOMAINS, Domain
 from muarl_cli.benchmarks.tau2_package import Package
 from muarl_cli.benchmarks.tau2_results import official_figures, results_file
@@ -18,9 +19,10 @@ from muarl_cli.benchmarks.tau2_reward import DEFAULT_BASES, grade
 from muarl_cli.benchmarks.tau2_world import PARTIES, Tau2World
 from muarl_cli.conversation.episode import Episode, StateHashes
 from muarl_cli.conversation.events import Event
+from muarl_cli.conversation.limits import Limits
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.worlds.scenario import GoldCall, Outcome, Task, outputs_count
+from muarl_cli.worlds.scenario import USER_TOOLS, GoldCall, Outcome, Task, outputs_count, user_tools_of
 
 GREETING = "Hi! How can I help you today?"
 INSTRUCTIONS = """You are a customer service agent. Help the user within the <policy> below.
@@ -66,7 +68,7 @@ class Tau2Scenario:
     @property
     def user_guidelines(self) -> str:
         """The package's rules for a model that plays the user."""
-        return self.package.guidelines
+        return self.package.guidelines(bool(self.user_tools))
 
     @property
     def revision(self) -> Mapping[str, str]:
@@ -87,12 +89,13 @@ class Tau2Scenario:
         return tuple(self._task(self._records[task_id], split) for task_id in self.package.splits[split])
 
     def world(self, task: Task) -> Tau2World:
-        return Tau2World(self.package, task.extra.get("initial_state"))
+        return Tau2World(self.package, task.extra.get("initial_state"), user_tools_of(self, task))
 
     def user_prompt(self, task: Task) -> str:
         """The whole system prompt of a model that plays the user of `task`."""
         record = self._records[task.id]
-        return f"{self.user_guidelines}\n<scenario>\n{self.package.scenario_text(record)}\n</scenario>"
+        guidelines = self.package.guidelines(bool(user_tools_of(self, task)))
+        return f"{guidelines}\n<scenario>\n{self.package.scenario_text(record)}\n</scenario>"
 
     def gold_state(self, task: Task) -> str:
         """Fingerprint of the end state of the gold calls, failing ones included."""
@@ -115,6 +118,10 @@ class Tau2Scenario:
         return Outcome(
             reward, StateHashes(initial=initial, final=final, gold=gold), detail | {"revision": dict(self.revision)}
         )
+
+    def official_limits(self, limits: Limits) -> Limits:
+        """Those of the benchmark's own runner."""
+        return tau2_limits(limits)
 
     def official_summary(self, episodes: Sequence[Episode]) -> dict[str, Any]:
         """What the benchmark reports beside the score."""
@@ -153,6 +160,8 @@ class Tau2Scenario:
         }
         if criteria.get("env_assertions"):
             extra["env_assertions"] = tuple(criteria["env_assertions"])
+        if record.get("user_tools") is not None:
+            extra[USER_TOOLS] = tuple(record["user_tools"])
         if any(action.get("compare_args") is not None for action in actions):
             extra["compare"] = tuple(action.get("compare_args") for action in actions)
         return Task(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
@@ -16,16 +17,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.benchmarks.plain_db import RecordsBase
 from muarl_cli.benchmarks.shared_db import Base
 from muarl_cli.benchmarks.tau2_domains import Domain, Side
-from muarl_cli.benchmarks.tau2_toolkit import Room, dual_room, shared_room
+from muarl_cli.benchmarks.tau2_toolkit import Room, common_room, dual_room, shared_room
 from muarl_cli.conversation.tools import Toolbox, ToolSpec
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 
 INSTALL = "pip install 'inspect-evals>=0.26'"
-UPSTREAM = "sierra-research/tau2-bench@377cecff"
-"""the revision of the benchmark that the package ships for these domains; scores of other revisions differ"""
+SPLITS = "split_tasks.json"
+WHOLE = "base"
+"""the leaderboard's split, which is all there is where a domain has no file of splits"""
+_INCLUDED = re.compile(r"\{\{component:(\w+)\}\}")
 
 
 class Package:
@@ -37,12 +41,14 @@ class Package:
 
     @cached_property
     def revision(self) -> dict[str, str]:
-        """What has to stand beside every score: package version, upstream commit, hash of the task file."""
-        return {
+        """What has to stand beside every score: package version, upstream commit, hash of the task file, and how the
+        agent gets at a knowledge base where there is one."""
+        found = {
             "package": f"inspect-evals {metadata.version('inspect-evals')}",
-            "upstream": UPSTREAM,
+            "upstream": self.domain.revision,
             "tasks": digest(self.records, 16),
         }
+        return found | ({"retrieval": self.domain.retrieval} if self.domain.retrieval else {})
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -52,18 +58,19 @@ class Package:
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Split name to task ids, in the package's order."""
-        return dict(self._data("split_tasks.json"))
+        if not (self._domain_folder / SPLITS).exists():
+            return {WHOLE: [str(record["id"]) for record in self.records]}
+        return dict(self._data(SPLITS))
 
     @cached_property
     def policy(self) -> str:
         """The agent's policy; a tag stands around each text where there are several."""
-        texts = [(tag, (self._domain_folder / name).read_text(encoding="utf-8")) for tag, name in self.domain.policy]
+        texts = [(tag, self._text(name)) for tag, name in self.domain.policy]
         return "\n".join(f"<{tag}>\n{text}\n</{tag}>" if tag else text for tag, text in texts)
 
-    @cached_property
-    def guidelines(self) -> str:
+    def guidelines(self, tools: bool) -> str:
         """How the benchmark tells a model to play its user, with or without tools of the user's own."""
-        name = "simulation_guidelines_tools.txt" if self.domain.user else "simulation_guidelines.txt"
+        name = "simulation_guidelines_tools.txt" if tools else "simulation_guidelines.txt"
         return (self._folder / "user_simulator" / name).read_text(encoding="utf-8")
 
     @cached_property
@@ -82,12 +89,12 @@ class Package:
     @cached_property
     def tools(self) -> tuple[ToolSpec, ...]:
         """The agent's tools with their full JSON Schemas."""
-        return _specs(self.domain.agent)
+        return self._specs(self.domain.agent)
 
     @cached_property
     def user_tools(self) -> tuple[ToolSpec, ...]:
         """The user's own tools; none in most domains."""
-        return _specs(self.domain.user) if self.domain.user else ()
+        return self._specs(self.domain.user) if self.domain.user else ()
 
     @cached_property
     def toolboxes(self) -> dict[str, Toolbox]:
@@ -96,12 +103,29 @@ class Package:
 
     def room(self) -> Room:
         """A fresh room on the domain's database, before a task's own initial state."""
-        if self.domain.user is None:
-            return shared_room(_member(self.domain.agent.toolkit), self.base)
-        agent, user = (
-            (_member(side.toolkit), _member(side.database).model_validate(self._raw[side.data])) for side in self._sides
-        )
-        return dual_room((agent, user), _member("telecom.environment:Environment"))
+        domain = self.domain
+        if domain.user is None:
+            return shared_room(_member(domain.agent.toolkit), self.base)
+        if domain.sync:
+            agent, user = (
+                (_member(side.toolkit), _member(side.database).model_validate(self._raw[side.data]))
+                for side in self._sides
+            )
+            return dual_room((agent, user), _member(domain.sync))
+        toolkits = [_member(side.toolkit) for side in self._sides]
+        search = {self._searching: self.knowledge.grep} if domain.documents else {}
+        return common_room(toolkits, self.records_base.fresh(), search)
+
+    @cached_property
+    def records_base(self) -> RecordsBase:
+        """The database of plain records that both parties act on."""
+        side = self.domain.agent
+        return RecordsBase(_member(side.database), self._raw[side.data], self.domain.unseen)
+
+    @cached_property
+    def knowledge(self) -> Any:
+        """The documents of a domain whose policy is a knowledge base."""
+        return _member(self.domain.documents).load(str(self._domain_folder / "documents.json.gz"))
 
     def scenario_text(self, record: Mapping[str, Any]) -> str:
         """What the user of a task is told, in the benchmark's own layout."""
@@ -120,6 +144,30 @@ class Package:
     def _domain_folder(self) -> Path:
         return self._folder / "domains" / self.domain.name
 
+    @property
+    def _searching(self) -> str:
+        return self.tools[-1].name
+
+    def _specs(self, side: Side) -> tuple[ToolSpec, ...]:
+        tool_def = _member("inspect_ai.tool:ToolDef", within="")
+        makes = [*_member(side.tools), *([_member(side.search)] if side.search else [])]
+        specs = []
+        for make in makes:
+            tool = tool_def(make())
+            name = tool.name.removeprefix(side.prefix)
+            schema = json.loads(tool.parameters.model_dump_json(exclude_none=True))
+            whole = self.domain.whole_numbers
+            specs.append(ToolSpec(name, tool.description, schema, side.class_of(name), whole_numbers=whole))
+        return tuple(specs)
+
+    def _text(self, name: str) -> str:
+        """A text of the domain with the parts that it includes."""
+        path = self._domain_folder / name
+        if not path.exists():
+            raise _unusable(f"it has no {self.domain.name}/{name}")
+        text = path.read_text(encoding="utf-8")
+        return _INCLUDED.sub(lambda part: self._text(f"prompts/components/{part[1]}.md"), text)
+
     def _data(self, name: str) -> Any:
         plain, packed = self._domain_folder / name, self._domain_folder / f"{name}.gz"
         if plain.exists():
@@ -129,16 +177,6 @@ class Package:
             with gzip.open(packed, "rt", encoding="utf-8") as file:
                 return json.load(file)
         raise _unusable(f"it has no {self.domain.name}/{name}")
-
-
-def _specs(side: Side) -> tuple[ToolSpec, ...]:
-    tool_def = _member("inspect_ai.tool:ToolDef", within="")
-    specs = []
-    for make in _member(side.tools):
-        tool = tool_def(make())
-        schema = json.loads(tool.parameters.model_dump_json(exclude_none=True))
-        specs.append(ToolSpec(tool.name, tool.description, schema, side.class_of(tool.name)))
-    return tuple(specs)
 
 
 def _data_folder() -> Path:

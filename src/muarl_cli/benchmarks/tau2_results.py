@@ -50,6 +50,7 @@ def results_file(scenario: Any, records: Sequence[Mapping[str, Any]], episodes: 
                 "agent_info": {"implementation": "muarl", "llm": agent},
                 "environment_info": {"domain_name": scenario.name, "policy": scenario.policy},
                 "seed": None,
+                "retrieval_config": revision.get("retrieval"),
             },
             "tasks": [known[task_id] for task_id in dict.fromkeys(e.task_id for e in played)],
             "simulations": [_simulation(scenario, episode) for episode in played],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from types import FunctionType, MethodType, SimpleNamespace
@@ -19,21 +19,37 @@ from typing import Any
 
 from muarl_cli.benchmarks.calculator import calculate
 from muarl_cli.benchmarks.own_db import OwnDB
+from muarl_cli.benchmarks.plain_db import PlainDB
 from muarl_cli.benchmarks.shared_db import Base, View
 from muarl_cli.benchmarks.tau2_domains import CALCULATE, HANDOVER
 
 _OF_THE_STORE = frozenset({"store", "instance", "db", "initialized"})
-TRANSFERRED = "Transfer successful"
+BESIDE: Mapping[str, Callable[..., str]] = {CALCULATE: calculate, HANDOVER: lambda **_: "Transfer successful"}
+"""the tools of the paper's domains that are no methods of their toolkits"""
 
 
 class Room:
     """What one episode works on: the parties' toolkits, and the state behind them."""
 
     def __init__(
-        self, state: View | OwnDB, agent: Any, user: Any = None, sync: Callable[[], None] | None = None
+        self,
+        state: View | OwnDB,
+        agent: Any,
+        user: Any = None,
+        sync: Callable[[], None] | None = None,
+        beside: Mapping[str, Callable[..., str]] | None = None,
     ) -> None:
+        """`beside` are tools of the agent that are no methods of its toolkit."""
         self.state, self._sides = state, {"agent": agent, "user": user}
         self._sync = sync or (lambda: None)
+        self._beside = BESIDE if beside is None else beside
+
+    def put(self, records: Mapping[str, Any]) -> None:
+        """Put a task's own records into the database. Raises `TypeError` where the domain's tasks bring none."""
+        if records and not isinstance(self.state, PlainDB):
+            raise TypeError(f"a task brings records of its own to a {type(self.state).__name__}")
+        if isinstance(self.state, PlainDB):
+            self.state.merge(records)
 
     def settle(self) -> None:
         """What is there now is the initial state (a shared database has its own)."""
@@ -43,10 +59,8 @@ class Room:
     def call(self, requestor: str, name: str, arguments: Mapping[str, Any]) -> str:
         """Execute a tool and bring both sides into line; the answer as the benchmark words it. Raises what the tool
         raises."""
-        if requestor == "agent" and name == CALCULATE:
-            return calculate(**arguments)
-        if requestor == "agent" and name == HANDOVER:
-            return TRANSFERRED
+        if requestor == "agent" and name in self._beside:
+            return self._beside[name](**arguments)
         return answer_text(self.function(requestor, name, arguments))
 
     def function(self, requestor: str, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -68,6 +82,12 @@ def dual_room(sides: tuple[tuple[Any, Any], tuple[Any, Any]], environment: Any) 
     agent, user = (bound(toolkit, db) for toolkit, db in sides)
     pair = SimpleNamespace(tools=agent, user_tools=user)
     return Room(OwnDB(*(db for _, db in sides)), agent, user, MethodType(environment.sync_tools, pair))
+
+
+def common_room(toolkits: Sequence[Any], state: PlainDB, beside: Mapping[str, Callable[..., str]]) -> Room:
+    """A room in which agent and user have toolkits of their own on one database."""
+    agent, user = (bound(toolkit, state.db) for toolkit in toolkits)
+    return Room(state, agent, user, beside=beside)
 
 
 def bound(official: Any, db: Any) -> Any:

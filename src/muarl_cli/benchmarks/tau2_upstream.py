@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from muarl_cli.benchmarks.official_limits import tau2_limits
 from muarl_cli.benchmarks.served import ServedScenario
 from muarl_cli.benchmarks.tau2_results import results_file
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.events import ToolClass
+from muarl_cli.conversation.limits import Limits
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.worlds.server import WorldServer
 
@@ -39,6 +41,10 @@ class UpstreamScenario(ServedScenario):
     """A domain of the checkout, with the result file of its own commands. They replay calls and compare answers."""
 
     typed_numbers = True
+
+    def official_limits(self, limits: Limits) -> Limits:
+        """See `Tau2Scenario.official_limits`."""
+        return tau2_limits(limits)
 
     def official_files(self, episodes: Sequence[Episode], agent: str) -> dict[str, bytes]:
         """See `Tau2Scenario.official_files`; the task records are the checkout's."""

@@ -21,16 +21,24 @@ PARTIES = {"assistant": "agent", "user": "user"}
 
 
 class Tau2World:
-    """See the `World` protocol. `initial_state` is a task's own: functions that are called before the talk begins."""
+    """See the `World` protocol. `initial_state` is a task's own: records that are put in and functions that are called
+    before the talk begins. `user_tools` are those that the task's user has; all of the domain's where it is None."""
 
-    def __init__(self, package: Package, initial_state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        package: Package,
+        initial_state: Mapping[str, Any] | None = None,
+        user_tools: tuple[ToolSpec, ...] | None = None,
+    ) -> None:
         self._package = package
         self._room = package.room()
         self._known: dict[tuple[str, str], int] = {}
         self.tools: tuple[ToolSpec, ...] = package.tools
-        self.user_tools: tuple[ToolSpec, ...] = package.user_tools
+        self.user_tools: tuple[ToolSpec, ...] = package.user_tools if user_tools is None else user_tools
         self._sides = package.toolboxes
-        for action in (initial_state or {}).get("initialization_actions") or ():
+        start = initial_state or {}
+        self._room.put((start.get("initialization_data") or {}).get("agent_data") or {})
+        for action in start.get("initialization_actions") or ():
             self._room.function(PARTIES[action["env_type"]], action["func_name"], action["arguments"])
         self._room.settle()
 

@@ -10,60 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from muarl_cli.benchmarks.tau2_domains import DOMAINS
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind, ToolClass, Write
 from muarl_cli.conversation.tools import parse_arguments
 
 HANDOVER = "transfer_to_human_agents"
 GENERIC = frozenset({"think", "calculate"})
-WRITES: Mapping[str, frozenset[str]] = {
-    "airline": frozenset(
-        [
-            "book_reservation",
-            "cancel_reservation",
-            "send_certificate",
-            "update_reservation_baggages",
-            "update_reservation_flights",
-            "update_reservation_passengers",
-        ]
-    ),
-    "retail": frozenset(
-        [
-            "cancel_pending_order",
-            "exchange_delivered_order_items",
-            "modify_pending_order_address",
-            "modify_pending_order_items",
-            "modify_pending_order_payment",
-            "modify_user_address",
-            "return_delivered_order_items",
-        ]
-    ),
-    "telecom": frozenset(
-        [
-            "suspend_line",
-            "resume_line",
-            "send_payment_request",
-            "enable_roaming",
-            "disable_roaming",
-            "refuel_data",
-            "set_network_mode_preference",
-            "toggle_airplane_mode",
-            "toggle_data",
-            "toggle_roaming",
-            "toggle_wifi",
-            "toggle_wifi_calling",
-            "toggle_data_saver_mode",
-            "reseat_sim_card",
-            "reset_apn_settings",
-            "set_apn_settings",
-            "reboot_device",
-            "connect_vpn",
-            "disconnect_vpn",
-            "grant_app_permission",
-            "make_payment",
-        ]
-    ),
-}
+WRITES: Mapping[str, frozenset[str]] = {name: domain.writes for name, domain in DOMAINS.items()}
 """the tools of each desk that change something: a trajectory does not say it"""
 _RECORDS = (("reservation_id", "reservations"), ("order_id", "orders"), ("line_id", "lines"), ("user_id", "users"),
             ("customer_id", "customers"))  # fmt: skip

@@ -31,10 +31,12 @@ def list_(json: o.Json = False, debug: o.Debug = False) -> int:
     from muarl_cli.reports.tables import Column, Table
 
     talk = Talk(json=json)
-    rows = []
+    rows, notes, commands = [], [], []
     with talk.data_only():
         for provider in providers().values():
             status = provider.status()
+            notes += [f"{provider.name}: {provider.note}"] if status.ready else []
+            commands += [f"{provider.name}, what is missing: {how}" for how in status.how_to_get]
             rows.append(
                 {
                     "name": provider.name,
@@ -48,7 +50,7 @@ def list_(json: o.Json = False, debug: o.Debug = False) -> int:
             )
         columns = tuple(Column(key, title) for key, title in _COLUMNS)
         shown = tuple({k: "\n".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
-        talk.show(Table("Benchmarks", columns, shown).rich())
+        talk.show(Table("Benchmarks", columns, shown, notes=(*notes, *commands)).rich())
     if json:
         talk.result({"benchmarks": rows})
     return 0
@@ -60,7 +62,6 @@ _COLUMNS = (
     ("splits", "splits"),
     ("present", "there"),
     ("missing", "missing"),
-    ("how_to_get", "how to get it"),
 )
 
 
@@ -130,6 +131,7 @@ def check(
             Column("set", "task set"),
             Column("tasks", "tasks", Style.COUNT),
             Column("passed", "gold passes", Style.COUNT),
+            Column("scorer_passed", "by the scorer alone", Style.COUNT),
             Column("known", "known defects", Style.COUNT),
             Column("corrupted", "corrupted", Style.COUNT),
             Column("corrupted_failed", "of these fail", Style.COUNT),
@@ -138,12 +140,13 @@ def check(
         shown = tuple(
             {
                 **row,
-                "known": len(row["known_failures"]) + len(row["known_unseen"]),
+                "known": len(_known(row)),
                 "verdict": "as expected" if row["as_expected"] else "WRONG",
             }
             for row in rows
         )
-        talk.show(Table("Gold replays", columns, shown).rich())
+        notes = tuple(f"{row['set']}: {', '.join(known)}: {row['why']}" for row in rows if (known := _known(row)))
+        talk.show(Table("Gold replays", columns, shown, notes=notes).rich())
     if json:
         talk.result({"sets": rows})
     return int(ExitCode.OK if all(row["as_expected"] for row in rows) else ExitCode.GATE_FAILED)
@@ -178,6 +181,10 @@ def paper(
     if json:
         talk.result({"measured": measured.to_json(), "beside": beside.to_json(), "notes": list(beside.notes)})
     return 0
+
+
+def _known(row: dict[str, Any]) -> list[str]:
+    return [*row["known_failures"], *row["known_unseen"]]
 
 
 def _chosen(names: list[str] | None) -> list[Any]:

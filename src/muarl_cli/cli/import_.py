@@ -57,7 +57,9 @@ def trajectories(
         Path, typer.Argument(metavar="FILE", help="TAU1's list of trajectories, TAU2's results.json or folder")
     ],
     out: Annotated[Path, typer.Option("--out", help="folder to write")],
-    domain: Annotated[str, typer.Option("--domain", help="airline, retail or telecom, if the file does not tell")] = "",
+    domain: Annotated[
+        str, typer.Option("--domain", help="airline, retail, telecom or banking_knowledge, if the file does not tell")
+    ] = "",
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from muarl_cli.hashing import canonical_json
 
+NO_LIMIT = 1_000_000
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -24,6 +26,8 @@ class Limits:
     max_failed_calls: int
     """calls answered by an error, this many in a row"""
     max_seconds: float
+    official: bool = False
+    """whether the limits of a benchmark's own runner count instead, where it has some (see `Scenario`)"""
 
 
 class Tally:

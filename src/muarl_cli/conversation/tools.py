@@ -33,6 +33,8 @@ class ToolSpec:
     klass: ToolClass
     response: Mapping[str, Any] | None = None
     """schema of the answer, where a benchmark shows it to models"""
+    whole_numbers: bool = False
+    """whether its code gets a whole number as one (2, never 2.0) even where the schema says "number" (see `typed`)"""
 
     def openai(self) -> dict[str, Any]:
         """The tool as the `tools` entry of a chat-completions request."""
@@ -79,6 +81,11 @@ def _refuse_constant(name: str) -> Any:
 def typed(arguments: Mapping[str, Any], tool: ToolSpec | None) -> dict[str, Any]:
     """Arguments as code in which 2 and 2.0 print differently should get them: a whole number is a float where the
     schema says "number". A log keeps one form of both; with this, what is executed can be executed again from it."""
+    if tool is not None and tool.whole_numbers:
+        return {
+            name: int(value) if type(value) is float and value.is_integer() else value
+            for name, value in arguments.items()
+        }
     schemas = tool.parameters.get("properties", {}) if tool else {}
     return {
         name: float(value) if type(value) is int and schemas.get(name, {}).get("type") == "number" else value

@@ -51,7 +51,14 @@ def job(run_id: str, stage: str, step: int, scenario: Scenario, task: Task, roll
 def limits_of(settings: Any) -> Limits:
     """The loop's limits from a stage's settings."""
     own = settings.limits
-    return Limits(own.max_turns, own.max_agent_tokens, own.max_identical_calls, own.max_failed_calls, own.max_seconds)
+    return Limits(
+        own.max_turns,
+        own.max_agent_tokens,
+        own.max_identical_calls,
+        own.max_failed_calls,
+        own.max_seconds,
+        official=getattr(settings, "official_limits", False),
+    )
 
 
 Around = Callable[[Job, World], World]
@@ -72,6 +79,7 @@ async def play(
     key = job.key  # another attempt keeps its id and draws anew: the same draws could end in the same fault
     stage = stage_of(scenario, derive_seed(key.seed, "attempt", key.attempt) if key.attempt else key.seed, task)
     started = time.time()
+    official = getattr(scenario, "official_limits", None)
     world = around(job, scenario.world(task)) if around else scenario.world(task)
     agent, user = agents.open(stage, task), users.open(stage, task)
     try:
@@ -80,7 +88,7 @@ async def play(
             user,
             world,
             greeting=scenario.greeting,
-            limits=limits,
+            limits=official(limits) if official and limits.official else limits,
             agent_may_stop=scenario.agent_may_stop,
             on_event=getattr(world, "watch", None),
         )

@@ -159,7 +159,10 @@ def rulebook(scenario: Any) -> Rulebook:
 
 
 SAME_DESKS: Mapping[str, str] = {"tau1": "tau2"}
-"""benchmarks whose domains have the policies, and so the rules, of another's"""
+"""benchmarks whose domains have the policies, and so the rules, of another's. TAU1's two policies were read against
+the rules made from TAU2's: each demand that a rule checks stands in both in the same sense (identify, list and get a
+yes, one call at a time, one user, items once, compensation on demand and of at most 100 dollars a passenger); TAU2 only
+words it anew. The rule on hand-overs speaks in TAU1 alone, whose tool for it ends the conversation."""
 
 
 def shipped_rules(source: str, name: str) -> tuple[Rule, ...]:

@@ -382,6 +382,8 @@ class Eval(Served):
     """checkout of ACEBench; empty = MUARL_ACEBENCH_DIR"""
     trials: Count
     """independent runs a task"""
+    official_limits: bool
+    """a benchmark's own limits of a conversation count instead of `limits`, where it has some"""
     floors: bool
     """run the do-nothing and the transfer-only agent beside it"""
     bootstrap: Annotated[int, Field(ge=100)]

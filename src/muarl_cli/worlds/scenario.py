@@ -19,6 +19,8 @@ from muarl_cli.conversation.tools import ToolSpec
 from muarl_cli.hashing import digest
 
 _OUTPUTS = "outputs_count"
+USER_TOOLS = "user_tools"
+"""in a task's `extra`: the names of the tools that its user has, where that is not all of the scenario's"""
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,12 @@ class Scenario(Protocol):
     def policy_hash(self) -> str: ...
 
 
-def user_tools_of(scenario: Scenario) -> tuple[ToolSpec, ...]:
-    """The tools that users have themselves (dual control); none in most scenarios."""
-    return tuple(getattr(scenario, "user_tools", ()))
+def user_tools_of(scenario: Any, task: Task | None = None) -> tuple[ToolSpec, ...]:
+    """The tools that users have themselves (dual control), of a task's user those that it names; none in most
+    scenarios."""
+    tools = tuple(getattr(scenario, "user_tools", ()))
+    named = task.extra.get(USER_TOOLS) if task is not None else None
+    return tools if named is None else tuple(tool for tool in tools if tool.name in named)
 
 
 def stage_of(scenario: Scenario, seed: int, task: Task | None = None) -> Stage:
@@ -143,5 +148,5 @@ def stage_of(scenario: Scenario, seed: int, task: Task | None = None) -> Stage:
         tuple(scenario.tools),
         scenario.greeting,
         seed,
-        user_tools=user_tools_of(scenario),
+        user_tools=user_tools_of(scenario, task),
     )

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 WHEN = "2025-01-01T00:00:00"
+DOMAINS = ("retail", "airline", "telecom", "banking_knowledge", "mock")
+RETRIEVAL = {"banking_knowledge": "grep_only"}
+"""how the agent gets at a domain's documents: the variant that needs no embeddings, no sandbox, no further package"""
 
 
 class Host:
@@ -41,14 +44,16 @@ class Host:
         self.simulation = importlib.import_module("tau2.data_model.simulation")
         self.evaluator = importlib.import_module("tau2.evaluator.evaluator")
         self.agent = importlib.import_module("tau2.agent.llm_agent")
+        if set(RETRIEVAL) & set(self.domains()):  # before this domain came there was no such module
+            self.build = importlib.import_module("tau2.runner.build")
         return {"domains": self.domains()}
 
     def domains(self) -> list[str]:
-        return [name for name in ("retail", "airline", "telecom", "mock") if name in self.registry.get_domains()]
+        return [name for name in DOMAINS if name in self.registry.get_domains()]
 
     def spec(self, domain: str) -> dict[str, Any]:
         """What both sides are told, and the tools."""
-        env = self.registry.get_env_constructor(domain)()
+        env = self.made(domain)
         users = env.get_user_tools() if env.user_tools is not None else []
         prompt = self.agent.SYSTEM_PROMPT.format(
             agent_instruction=self.agent.AGENT_INSTRUCTION, domain_policy=env.get_policy()
@@ -57,15 +62,30 @@ class Host:
             "policy": prompt,
             "greeting": "Hi! How can I help you today?",
             "guidelines": self.guidelines(bool(users)),
-            "tools": [described(tool, env.tools) for tool in env.get_tools()],
-            "user_tools": [described(tool, env.user_tools) for tool in users],
+            "tools": [described(tool, env.tools, domain) for tool in env.get_tools()],
+            "user_tools": [described(tool, env.user_tools, domain) for tool in users],
             "terminal": [],
             "splits": list(self.splits(domain)),
+            "retrieval": RETRIEVAL.get(domain, ""),
         }
+
+    def made(self, domain: str, task: Any = None) -> Any:
+        """The benchmark's environment, at its beginning."""
+        return self.registry.get_env_constructor(domain)(**self.options(domain, task))
+
+    def options(self, domain: str, task: Any = None) -> dict[str, Any]:
+        """What the benchmark's own runner gives an environment of this domain: the way to its documents, and since
+        1.0.1 which calls that only look things up the task asks for (others are not held against an agent)."""
+        if domain not in RETRIEVAL:
+            return {}
+        options: dict[str, Any] = {"retrieval_variant": RETRIEVAL[domain]}
+        if task is not None and hasattr(self.build, "_derive_read_log_allowlist"):
+            options["read_log_allowlist"] = self.build._derive_read_log_allowlist(task)
+        return options
 
     def dual_control(self, domain: str) -> bool:
         if domain not in self.dual:
-            self.dual[domain] = self.registry.get_env_constructor(domain)().user_tools is not None
+            self.dual[domain] = self.made(domain).user_tools is not None
         return self.dual[domain]
 
     def guidelines(self, tools: bool) -> str:
@@ -103,7 +123,8 @@ class Host:
         writes = self.replay(domain, str(task.id))
         told = task.user_scenario.instructions
         brief = told.model_dump() if hasattr(told, "model_dump") else {"task_instructions": told}
-        tools = self.dual_control(domain)
+        named = getattr(task, "user_tools", None)
+        tools = self.dual_control(domain) if named is None else bool(named)
         start = task.initial_state.model_dump(mode="json") if task.initial_state else None
         return {
             "id": str(task.id),
@@ -119,6 +140,7 @@ class Host:
             "nl_assertions": list((criteria.nl_assertions if criteria else None) or []),
             "initial": {"database": domain} | ({"state": start} if start else {}),
             "official_splits": [name for name, ids in splits.items() if task.id in ids],
+            "user_tools": named,
         }
 
     def open(self, episode: int, domain: str, split: str, task: Any) -> None:
@@ -127,7 +149,7 @@ class Host:
         self.episodes[episode] = {"domain": domain, "task": found, "env": self.fresh(domain, found)}
 
     def fresh(self, domain: str, task: Any) -> Any:
-        env = self.registry.get_env_constructor(domain)()
+        env = self.made(domain, task)
         start = task.initial_state
         env.set_state(
             initialization_data=start.initialization_data if start else None,
@@ -177,10 +199,17 @@ class Host:
         return writes
 
     def grade(
-        self, domain: str, task: Any, messages: list[dict[str, Any]], termination: str, outputs: bool = True
+        self,
+        domain: str,
+        task: Any,
+        messages: list[dict[str, Any]],
+        termination: str,
+        outputs: bool = True,
+        record: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """`evaluate_simulation` of a message list in the benchmark's own form."""
-        task = self.all_tasks(domain)[str(task)]
+        """`evaluate_simulation` of a message list in the benchmark's own form; of another version of the task where its
+        `record` is given."""
+        task = self.version(domain, task, record)
         bases = list(task.evaluation_criteria.reward_basis) if task.evaluation_criteria else []
         left = [b for b in bases if b.value != "NL_ASSERTION" and (outputs or b.value != "COMMUNICATE")]
         criteria = task.evaluation_criteria
@@ -202,6 +231,7 @@ class Host:
             evaluation_type=self.evaluator.EvaluationType.ALL,
             solo_mode=False,
             domain=domain,
+            **({"env_kwargs": options} if (options := self.options(domain, task)) else {}),
         )
         breakdown = {key.value.lower(): value == 1.0 for key, value in (found.reward_breakdown or {}).items()}
         return {
@@ -211,6 +241,21 @@ class Host:
                 "unjudged": sorted(b.value.lower() for b in bases if b.value == "NL_ASSERTION"),
             },
         }
+
+    def answers(
+        self, domain: str, task: Any, messages: list[dict[str, Any]], record: dict[str, Any] | None = None
+    ) -> list[str]:
+        """What the benchmark's environment answers to the calls in a message list, in order."""
+        env = self.fresh(domain, self.version(domain, task, record))
+        calls = [call for message in messages for call in message.get("tool_calls") or ()]
+        return [
+            env.get_response(self.tool_call(c["id"], c["name"], c["arguments"], c["requestor"])).content for c in calls
+        ]
+
+    def version(self, domain: str, task: Any, record: dict[str, Any] | None) -> Any:
+        """The task, or another version of it as its record has it."""
+        known = self.all_tasks(domain)[str(task)]
+        return type(known).model_validate(record) if record else known
 
     def message(self, raw: dict[str, Any]) -> Any:
         kinds = {
@@ -239,14 +284,21 @@ class Host:
         return self.messages.ToolCall(id=call_id, name=name, arguments=arguments, requestor=requestor)
 
 
-def described(tool: Any, toolkit: Any) -> dict[str, Any]:
+def described(tool: Any, toolkit: Any, domain: str) -> dict[str, Any]:
     function = tool.openai_schema["function"]
-    return {**function, "class": toolkit.tool_type(tool.name).value}
+    klass = "write" if changes(toolkit, tool.name) else toolkit.tool_type(tool.name).value
+    return {**function, "class": klass, "whole_numbers": domain in RETRIEVAL}
 
 
 def is_write(env: Any, name: str, requestor: str) -> bool:
     toolkit = env.user_tools if requestor == "user" else env.tools
-    return toolkit is not None and toolkit.has_tool(name) and toolkit.tool_type(name).value == "write"
+    return toolkit is not None and toolkit.has_tool(name) and changes(toolkit, name)
+
+
+def changes(toolkit: Any, name: str) -> bool:
+    """Whether a tool is marked as one that changes something; older revisions know only the type."""
+    marked = getattr(toolkit, "tool_mutates_state", lambda _: False)
+    return toolkit.tool_type(name).value == "write" or bool(marked(name))
 
 
 def state(env: Any) -> str:
