@@ -154,6 +154,7 @@ def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, r
         kl_estimator=settings.kl_estimator,
         importance_cap=settings.importance_cap,
         sequence_gate=(settings.sequence_gate[0], settings.sequence_gate[1]) if settings.sequence_gate else None,
+        off_policy_mask=settings.off_policy_mask,
         temperature=settings.temperature,
         micro_batch_tokens=settings.micro_batch_tokens,
         updates_per_batch=settings.updates_per_batch,

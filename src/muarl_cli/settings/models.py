@@ -313,6 +313,9 @@ class RlTrain(Played):
     """weigh tokens by trainer's over engine's probability, at most this; 0 = off"""
     sequence_gate: list[Positive]
     """bounds of the geometric mean of that ratio outside which an episode teaches nothing; empty = off"""
+    off_policy_mask: NotNegative
+    """largest mean of log(engine / trainer) of an episode whose advantage is negative; beyond, it teaches nothing;
+    0 = off"""
     kl_coef: NotNegative
     """weight of the KL to the starting model in the loss; 0 = none, and no second model in memory"""
     kl_estimator: Literal["k1", "k2", "k3"]
