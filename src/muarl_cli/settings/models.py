@@ -322,6 +322,9 @@ class RlTrain(Played):
     """estimator of that KL"""
     micro_batch_tokens: Count
     """tokens that go through the model at once; does not change the result"""
+    staleness: CountOrNone
+    """how many updates the weights that drew a token may lie behind those it trains; 0 = each step waits for its own
+    conversations, above it those of as many steps more go on while one trains (needs engines)"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
     outputs: Outputs
@@ -361,6 +364,16 @@ class RlTrain(Played):
             raise ValueError(f"dual_clip has no effect with the loss {self.loss}: leave it at 0")
         if self.sequence_gate and not (len(self.sequence_gate) == 2 and self.sequence_gate[0] < self.sequence_gate[1]):
             raise ValueError("sequence_gate is two numbers, low and high, as [0.99, 1.01], or empty")
+        if self.staleness and not self.engines:
+            raise ValueError(
+                f"staleness {self.staleness} needs engines: without them conversations are drawn with the very weights "
+                "that are being changed. Start `muarl serve MODEL` and name it with --engine, or leave staleness at 0"
+            )
+        if self.staleness and not self.importance_cap:
+            raise ValueError(
+                f"staleness {self.staleness} needs importance_cap above 0 (2 is usual): nothing else weighs a token by "
+                "the older weights that drew it"
+            )
         if self.credit == "turn" and self.advantage not in ("mean", "loo"):
             raise ValueError("credit by turn subtracts an expectation and divides by nothing: advantage mean or loo")
         return self
