@@ -243,30 +243,47 @@ def test_what_fails_while_a_step_trains_is_raised_at_its_turn_and_ends_the_other
     assert sorted(ended) == [1, 2, 3, 4]
 
 
-def test_earlier_steps_go_first_and_a_place_that_a_cancelled_one_was_given_is_not_lost() -> None:
+def test_earlier_steps_go_first_whenever_they_ask_and_equals_in_their_order() -> None:
     order: list[str] = []
 
     async def run() -> None:
         places = Places(1)
 
-        async def one(name: str, rank: int, seconds: float = 1.0) -> None:
+        async def one(name: str, rank: int) -> None:
             async with places.taken(rank):
                 order.append(name)
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(1.0)
 
-        tasks = [asyncio.create_task(one(*who)) for who in (("a", 5), ("late", 5), ("b", 5), ("early", 1), ("c", 5))]
-        await asyncio.sleep(0.5)
-        tasks[1].cancel()
-        await asyncio.sleep(0.5)  # "a" leaves at this moment and hands over to "early"
-        tasks[3].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(one(*who) for who in (("a", 5), ("b", 5), ("c", 5), ("early", 1))))
         assert places.taken_now == 0
-        assert places.busy_seconds() == pytest.approx(3.0)
-        await asyncio.sleep(5)
-        assert places.busy_seconds() == pytest.approx(3.0)
+        await asyncio.sleep(5.0)
+        assert places.busy_seconds() == pytest.approx(4.0)
 
     run_virtually(run())
-    assert order[0] == "a" and order[-2:] == ["b", "c"] and "late" not in order
+    assert order == ["a", "early", "b", "c"]
+
+
+def test_a_place_is_not_lost_with_who_is_cancelled_while_waiting_for_it_or_being_given_it() -> None:
+    order: list[str] = []
+
+    async def run() -> None:
+        places = Places(1)
+
+        async def one(name: str) -> None:
+            async with places.taken(1):
+                order.append(name)
+                await asyncio.sleep(1.0)
+            if name == "a":  # has just handed its place over
+                tasks[2].cancel()
+
+        tasks = [asyncio.create_task(one(name)) for name in ("a", "waiting", "given", "b")]
+        await asyncio.sleep(0.5)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert places.taken_now == 0
+
+    run_virtually(run())
+    assert order == ["a", "b"]
 
 
 def test_staleness_is_counted_by_token_over_what_is_trained() -> None:
