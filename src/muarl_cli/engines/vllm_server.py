@@ -76,10 +76,10 @@ class VllmServer:
         """Draw one turn. Raises `InfraFault` where no server is left that answers."""
         if not prompt_ids or sampling.max_tokens < 1:
             raise ValueError("a turn needs a prompt and room for one token")
-        version = self._version
         while True:
             server = self._place(session)
             await server.steady.wait()
+            version = self._version  # the oldest that may draw: it is named anew when every server has the next one
             try:
                 reply = await server.wire.completions(_request(server.model, prompt_ids, sampling))
             except InfraFault:
