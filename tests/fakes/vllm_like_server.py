@@ -1,8 +1,8 @@
 """A real local HTTP server with the routes of a vLLM server that muarl uses, over the in-process engine.
 
-Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins, and
-a pause waits for those that have begun. `resets` are the query strings of the resets of the prefix cache, of which it
-has none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
+Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins; a
+pause waits for those that have begun. `resets` are the query strings of resets of the prefix cache, of which it has
+none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
 `refuse` answers control calls with a 500.
 """
 

@@ -2,8 +2,11 @@
 
 A *slot* is one of the G places of a group. An invalid episode leaves its slot empty: the slot is played again (at most
 `retry_faults` times), and what is still empty then leaves the loss and the group's baseline. A group that teaches
-nothing, because too few of its slots are valid or all of them ended alike, is replaced by another task (at most
-`refill_rounds` times). Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a
+nothing, because too few of its slots are valid or all of them earned alike, is replaced by another task (at most
+`refill_rounds` times). Alike is judged, with a tolerance, on the reward that is trained as it was earned: before
+anything is subtracted, divided or dealt out to turns, none of which may make a difference where there is none. With the
+reward `outcome` that is the outcome; with `rubric` or `gated`, equal outcomes that were earned differently do teach.
+Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a
 killed run draws the same tasks again and finds the episodes that were already held.
 """
 
