@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +22,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from fakes.stages import Place, refusals  # noqa: E402
 from fakes.vllm_like_server import VllmLikeServer  # noqa: E402
+from served_users import server as users  # noqa: E402
 
 from muarl_cli.records.checkpoint import resolve_model_path  # noqa: E402
 from muarl_cli.training.tiny_model import load_model  # noqa: E402
 
 PROMPTS, GROUP = 2, 8
-
-
-@contextmanager
-def users(latency: float) -> Iterator[str]:
-    """A process that words the turns of the scripted user; its base URL."""
-    script = str(ROOT / "tests" / "fakes" / "openai_server.py")
-    command = [sys.executable, script, "--words", "--latency", str(latency)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def train(place: Place, staleness: int, steps: int, user: str) -> list[dict[str, Any]]:
@@ -64,7 +48,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--latency", type=float, default=0.05)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, users(options.latency) as user:
+    with tempfile.TemporaryDirectory() as folder, users({}, options.latency) as user:
         place = Place(Path(folder))
         for stage in ("synth-coldstart", "sft"):
             place.run(stage)
