@@ -142,7 +142,98 @@ def test_an_adapter_is_served_in_place(tmp_path: Path) -> None:
             await engine.close_connections()
 
         asyncio.run(everything())
-    assert "/v1/load_lora_adapter" in server.calls and "/collective_rpc" not in server.calls
+    # Its name stays the same, and a prefix cache knows it by its name.
+    paths = ("/pause", "/v1/load_lora_adapter", "/collective_rpc", "/reset_prefix_cache", "/resume")
+    order = [call for call in server.calls if call in paths]
+    assert order == ["/pause", "/v1/load_lora_adapter", "/reset_prefix_cache", "/resume"]
+    assert server.resets == ["reset_running_requests=true"]
+
+
+def test_conversations_go_on_under_an_update_and_every_turn_names_the_weights_that_drew_it() -> None:
+    """Turns never stop coming while weights are replaced five times: none fails, none is drawn by weights that are just
+    being written, and each is what the weights that it names (or, begun before, their successors) would draw."""
+    models = [make_model(seed) for seed in range(6)]
+    drawn: list[tuple[tuple[int, ...], int, Any]] = []
+    with VllmLikeServer(make_model(0)) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            engine.require_updates_in_flight()
+            over = False
+
+            async def talk(number: int) -> None:
+                turn = 0
+                while not over:
+                    prompt = contract.prompt(number, 10 + turn % 20)
+                    drawn.append((prompt, turn, await engine.generate(prompt, _greedy(), f"talk{number}")))
+                    turn += 1
+
+            talks = [asyncio.create_task(talk(number)) for number in range(4)]
+            for version in range(1, 6):
+                await asyncio.sleep(0.05)
+                model = models[version]
+                await engine.share(model.save_pretrained, str(version), canary_of(model, "fp32"), adapter=False)
+            await asyncio.sleep(0.05)
+            over = True
+            await asyncio.gather(*talks)
+            await engine.close_connections()
+
+        asyncio.run(everything())
+    assert server.loading == [0] * 5 and server.resets == ["reset_running_requests=true"] * 5
+    assert {found.weight_version for _, _, found in drawn} >= {"0", "5"}
+    for prompt, _, found in drawn:
+        at = int(found.weight_version)
+        assert any(_likeliest(models[v], prompt, found) for v in range(at, min(at + 2, 6))), (at, prompt)
+
+
+def _greedy() -> Sampling:
+    return Sampling(0.0, 1.0, 2, (3,), 1)
+
+
+def _likeliest(model: Any, prompt: tuple[int, ...], found: Any) -> bool:
+    """Whether the model would have drawn this turn greedily, with these log-probabilities."""
+    ids = torch.tensor([[*prompt, *found.ids]])
+    with torch.no_grad():
+        rows = torch.log_softmax(model(input_ids=ids).logits[0].float(), -1)[len(prompt) - 1 : -1]
+    best = rows.max(-1)
+    return best.indices.tolist() == list(found.ids) and torch.allclose(
+        best.values, torch.tensor(found.logprobs), atol=1e-4
+    )
+
+
+def test_a_server_that_is_paused_for_longer_than_a_request_may_take_is_not_given_up() -> None:
+    impatient = RetryPolicy(attempts=1, request_seconds=0.3)
+    with VllmLikeServer(make_model(0)) as server:
+
+        async def everything() -> None:
+            engine = await open_servers([Wire(resolve_address(server.url), retry=impatient)], "0")
+            only = engine._servers[0]
+            await only.admin._call("POST", "/pause")
+            early = asyncio.create_task(engine.generate(contract.prompt(1, 8), _greedy(), "a"))
+            await asyncio.sleep(0.1)  # it was asked before anybody knew of the update
+            only.steady.clear()
+            await asyncio.sleep(0.5)
+            assert not early.done() and only.alive
+            await only.admin._call("POST", "/resume")
+            only.steady.set()
+            assert len((await early).ids) == 2 and engine.moved == 0
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+@pytest.mark.parametrize("missing", ["/pause", "/resume", "/reset_prefix_cache"])
+def test_a_server_without_pause_or_reset_is_refused_for_updates_in_flight(missing: str) -> None:
+    with VllmLikeServer(make_model(), routes=tuple(route for route in ROUTES if route != missing)) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            with pytest.raises(MuarlError, match="while conversations go on") as caught:
+                engine.require_updates_in_flight()
+            assert "muarl serve" in caught.value.next_step
+            await engine.close_connections()
+
+        asyncio.run(everything())
 
 
 def test_conversations_stay_with_their_server_and_move_on_when_it_dies() -> None:

@@ -120,6 +120,7 @@ def spec_of(case: Case) -> Any:
         kl_estimator="k3",
         importance_cap=0.0,
         sequence_gate=None,
+        off_policy_mask=0.0,
         temperature=1.0,
         micro_batch_tokens=96,
         updates_per_batch=case.updates,

@@ -1,7 +1,9 @@
 """A real local HTTP server with the routes of a vLLM server that muarl uses, over the in-process engine.
 
-Token ids in, token ids and log-probabilities out, weights replaced while it runs. `stale_head` makes it keep its old
-output layer on a full update, as vLLM on a CPU does with tied embeddings; `refuse` answers control calls with a 500.
+Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins; a
+pause waits for those that have begun. `resets` are the query strings of resets of the prefix cache, of which it has
+none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
+`refuse` answers control calls with a 500.
 """
 
 from __future__ import annotations
@@ -37,7 +39,14 @@ class VllmLikeServer:
         self.model, self.routes, self.stale_head = model, routes, stale_head
         self.refuse = False
         self.calls: list[str] = []
+        self.resets: list[str] = []
         self.completions = 0
+        self.loading: list[int] = []
+        """turns under way whenever weights were replaced: 0 where it was paused before"""
+        self._going, self._drawing = asyncio.Event(), 0
+        self._going.set()
+        self._still = asyncio.Event()
+        self._still.set()
         self._engine = HFEngine(model, "fp32")
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -77,8 +86,9 @@ class VllmLikeServer:
         application.router.add_get("/version", self._version)
         application.router.add_get("/v1/models", self._models)
         application.router.add_post("/v1/completions", self._complete)
-        for path in ("/pause", "/resume", "/reset_prefix_cache"):
-            application.router.add_post(path, self._fine)
+        application.router.add_post("/pause", self._pause)
+        application.router.add_post("/resume", self._resume)
+        application.router.add_post("/reset_prefix_cache", self._reset)
         application.router.add_post("/collective_rpc", self._load)
         application.router.add_post("/v1/load_lora_adapter", self._adapter)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
@@ -106,7 +116,17 @@ class VllmLikeServer:
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "policy"}, {"id": "muarl-policy"}]})
 
-    async def _fine(self, request: web.Request) -> web.Response:
+    async def _pause(self, request: web.Request) -> web.Response:
+        self._going.clear()
+        await self._still.wait()
+        return web.Response()
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        self._going.set()
+        return web.Response()
+
+    async def _reset(self, request: web.Request) -> web.Response:
+        self.resets.append(request.query_string)
         return web.Response()
 
     async def _complete(self, request: web.Request) -> web.Response:
@@ -122,8 +142,17 @@ class VllmLikeServer:
         sampling = Sampling(
             body["temperature"], body["top_p"], body["max_tokens"], tuple(body["stop_token_ids"]), body["seed"]
         )
-        drawn = await self._engine.generate(ids, sampling, str(self.completions))
-        self._engine.release(str(self.completions))
+        session = str(self.completions)
+        await self._going.wait()
+        self._drawing += 1
+        self._still.clear()
+        try:
+            drawn = await self._engine.generate(ids, sampling, session)
+        finally:
+            self._engine.release(session)
+            self._drawing -= 1
+            if not self._drawing:
+                self._still.set()
         choice = {
             "token_ids": list(drawn.ids),
             "logprobs": {"token_logprobs": list(drawn.logprobs)},
@@ -135,6 +164,7 @@ class VllmLikeServer:
         from safetensors.torch import load_file
 
         body = await request.json()
+        self.loading.append(self._drawing)
         head = self.model.lm_head.weight.detach().clone()
         tensors: dict[str, Any] = {}
         for file in sorted(Path(body["kwargs"]["folder"]).glob("*.safetensors")):
@@ -152,6 +182,7 @@ class VllmLikeServer:
         from peft import PeftModel
 
         body = await request.json()
+        self.loading.append(self._drawing)
         adapted = PeftModel.from_pretrained(self.model, body["lora_path"])
         self.model = adapted.merge_and_unload()
         self._engine = HFEngine(self.model, "fp32")

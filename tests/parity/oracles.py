@@ -21,6 +21,7 @@ import torch
 ROWS, LENGTH = 6, 17
 LOW, HIGH, BETA, CAP, DUAL = 0.2, 0.28, 0.1, 2.0, 3.0
 GATE = (0.9, 1.15)
+MASK = 0.05
 CISPO_HIGH = 5.0
 """TRL's absolute cap of the ratio"""
 PLACES = 12
@@ -61,7 +62,12 @@ def listed(values: torch.Tensor) -> Any:
 
 
 def trl_loss(
-    data: dict[str, torch.Tensor], kind: str, level: str = "token", beta: float = 0.0, tis: bool = False
+    data: dict[str, torch.Tensor],
+    kind: str,
+    level: str = "token",
+    beta: float = 0.0,
+    tis: bool = False,
+    mask: float | None = None,
 ) -> Any:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -70,7 +76,8 @@ def trl_loss(
             _get_per_token_logps_and_entropies=lambda *a, **k: (policy, torch.zeros_like(policy), None),
             aux_loss_enabled=False,
             top_entropy_quantile=1.0,
-            off_policy_mask_threshold=None,
+            off_policy_mask_threshold=mask,
+            get_off_policy_mask=GRPOTrainer.get_off_policy_mask,
             importance_sampling_level=level,
             beta=beta,
             loss_type=kind,
@@ -94,6 +101,7 @@ def trl_loss(
             "completion_mask": whole,
             "tool_mask": data["mask"],
             "advantages": data["advantage"],
+            "sampling_per_token_logps": data["engine"],
             "old_per_token_logps": data["old"],
             "ref_per_token_logps": data["reference"],
             "num_items_in_batch": data["mask"].sum(),
@@ -204,6 +212,7 @@ def cases(data: dict[str, torch.Tensor]) -> dict[str, Any]:
         "trl/gspo": trl_loss(data, "grpo", level="sequence"),
         "trl/cispo": trl_loss(data, "cispo"),
         "trl/importance": trl_loss(data, "dapo", tis=True),
+        "trl/off_policy_mask": trl_loss(data, "dapo", mask=MASK),
         "trl/k3": trl_loss(data, "dapo", beta=BETA),
         "verl/token_mean": verl_loss(data),
         "verl/sequence_mean": verl_loss(data, how="seq-mean-token-mean"),
@@ -239,7 +248,7 @@ def main(seeds: list[int]) -> None:
     packages = {name: version(name) for name in ("trl", "verl", "openrlhf", "torch")}
     settings = {
         "clip_low": LOW, "clip_high": HIGH, "kl_coef": BETA, "importance_cap": CAP, "dual_clip": DUAL,
-        "gate": GATE, "cispo_high": CISPO_HIGH, "length": LENGTH,
+        "gate": GATE, "mask": MASK, "cispo_high": CISPO_HIGH, "length": LENGTH,
     }  # fmt: skip
     json.dump({"packages": packages, "settings": settings, "batches": batches}, sys.stdout)
     print()

@@ -23,6 +23,7 @@ from muarl_cli.training.losses import (
     clipped_policy_loss,
     gspo_policy_loss,
     kl_divergence,
+    off_policy_kept,
     sequence_gate,
     truncated_importance,
 )
@@ -66,6 +67,10 @@ def gated(v: Values) -> Tensor:
     return corrected(v, "own", 1e9) * passed
 
 
+def masked(v: Values) -> Tensor:
+    return clipped(v) * off_policy_kept(v["policy"], v["engine"], v["advantage"], v["sequence"], SET["mask"])
+
+
 def kl(name: str) -> Callable[[Values], Tensor]:
     return lambda v: weighed(SET["kl_coef"] * kl_divergence(v["policy"], v["reference"], name), v, Loss.TOKEN_MEAN)
 
@@ -105,6 +110,7 @@ OURS: dict[str, Callable[[Values], Tensor]] = {
     "openrlhf/gate": by_tokens(gated),
     "verl/dual_clip": by_tokens(lambda v: clipped(v, SET["dual_clip"])),
     "openrlhf/dual_clip": by_tokens(lambda v: clipped(v, SET["dual_clip"])),
+    "trl/off_policy_mask": by_tokens(masked),
     "trl/k3": both,
     **{f"verl/{name}": kl(name) for name in ("k1", "k2", "k3")},
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from muarl_cli.agents.gold_replay import GoldReplay
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.protocols import UserFault
@@ -130,3 +131,28 @@ def test_who_cannot_play_is_refused_before_the_first_episode(tmp_path: Path) -> 
         Users(SCRIPTED.model_copy(update={"backend": "llm=0.5,replay=0.5"}), {}, 0.0, tmp_path)
     with pytest.raises(MuarlError, match="unknown MCP server"):
         load_tasks(["mcp:sqlite:test"])
+
+
+class _Redrawn:
+    """Gold replay whose engine gets new weights after the first turn, in every second episode."""
+
+    def __init__(self) -> None:
+        self.inner, self.opened = GoldReplay(), 0
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return {**self.inner.info, "weight_version": "9"}
+
+    def open(self, stage: Any, task: Any) -> Any:
+        session = self.inner.open(stage, task)
+        self.opened += 1
+        session.weight_versions = ["7", "8", "8"] if self.opened % 2 else ["7", "7"]  # type: ignore[attr-defined]
+        return session
+
+
+def test_an_episode_names_the_weights_of_its_first_turn_and_all_where_they_were_replaced(tmp_path: Path) -> None:
+    agents = Agents("policy", fixed=_Redrawn())
+    with EpisodeLog.open(tmp_path) as log:
+        first, second = asyncio.run(Player(agents, _users(tmp_path), LIMITS, 1, log).run(_jobs(2)))
+    assert first.agent["weight_version"] == "7" and first.agent["weight_versions"] == ["7", "8", "8"]
+    assert second.agent["weight_version"] == "7" and "weight_versions" not in second.agent

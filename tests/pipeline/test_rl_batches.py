@@ -111,6 +111,37 @@ def test_groups_that_teach_nothing_are_counted_and_replaced_within_bounds() -> N
     assert (row["all_correct"], row["all_wrong"], row["reward"], row["groups_kept"]) == (1.0, 0.0, 1.0, 0)
 
 
+def _kept(monkeypatch: pytest.MonkeyPatch, outcomes: list[float], earned: list[float], credit: str) -> Any:
+    """The batch of one group whose reward is a rubric that pays `earned` for episodes that ended with `outcomes`."""
+    shares = iter(earned)
+    monkeypatch.setattr("muarl_cli.pipeline.rl_batches.reward_of", lambda *_: next(shares))
+    monkeypatch.setattr("muarl_cli.pipeline.rl_batches.turn_rewards", lambda *_: (0.25, 0.5))
+    monkeypatch.setitem(CHOICES, "reward", "rubric")
+    monkeypatch.setitem(CHOICES, "credit", credit)
+    rewards: list[float | None] = [*outcomes]
+    return _collect({"0": rewards}, prompts=1, refills=0)[0]
+
+
+def test_equal_outcomes_that_a_rubric_tells_apart_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = _kept(monkeypatch, [0.0, 0.0], [0.25, 0.75], "episode")
+    assert len(batch.kept) == 1 and batch.kept[0].advantages == pytest.approx((-0.25, 0.25))
+
+
+def test_different_outcomes_that_the_trained_reward_does_not_tell_apart_are_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = _kept(monkeypatch, [1.0, 0.0], [0.5, 0.5], "episode")
+    assert not batch.kept and batch.dropped == {"no_spread": 1}
+
+
+def test_neither_rounding_nor_credit_by_turn_makes_a_difference_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for credit in ("episode", "turn"):
+        batch = _kept(monkeypatch, [1.0, 0.0], [0.1 + 0.2, 0.3], credit)
+        assert not batch.kept and batch.dropped == {"no_spread": 1}
+
+
 def test_no_more_is_played_than_a_full_step_needs() -> None:
     mixed: dict[str, list[float | None]] = {str(i): [1.0, 0.0] for i in range(8)}
     batch, player = _collect(mixed, prompts=3, refills=2)

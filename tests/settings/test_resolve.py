@@ -234,3 +234,13 @@ def test_settings_of_several_processes_and_adapters_that_would_have_no_effect_ar
         _resolve(Stage.SFT, "lora.rank=8")
     resolved = _resolve(Stage.SFT, "lora.rank=8", "model=somewhere", "shards.zero=2", "shards.offload=true")
     assert resolved.flat()["shards.offload"] is True
+
+
+def test_staleness_needs_servers_and_a_correction_for_older_weights() -> None:
+    served, weighed = "engines=http://localhost:8000/v1", "importance_cap=2"
+    assert _resolve(Stage.RL_TRAIN, "staleness=2", served, weighed).flat()["staleness"] == 2
+    with pytest.raises(MuarlError, match=r"needs engines.*muarl serve"):
+        _resolve(Stage.RL_TRAIN, "staleness=2", weighed)
+    with pytest.raises(MuarlError, match="needs importance_cap"):
+        _resolve(Stage.RL_TRAIN, "staleness=2", served)
+    assert _resolve(Stage.RL_TRAIN).flat()["staleness"] == 0

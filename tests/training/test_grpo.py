@@ -38,6 +38,7 @@ SPEC = GrpoSpec(
     kl_estimator="k3",
     importance_cap=0.0,
     sequence_gate=None,
+    off_policy_mask=0.0,
     temperature=1.0,
     micro_batch_tokens=64,
     updates_per_batch=1,
@@ -311,6 +312,7 @@ CHOICES = (
     {"adaptive_clip": 5.0},
     {"importance_cap": 1.1},
     {"sequence_gate": (0.99, 1.01)},
+    {"off_policy_mask": 0.02},
 )
 
 
@@ -390,3 +392,16 @@ def test_episodes_beyond_the_gate_are_counted_and_teach_nothing() -> None:
     _assert_same(gated, alone)
     tokens = [sum(o == Owner.AGENT for o in s.row.owners[1:]) for s in (near, far)]
     assert metrics["gated"] == pytest.approx(tokens[1] / sum(tokens))
+
+
+def test_failures_beyond_the_off_policy_mask_are_counted_and_teach_nothing_and_successes_stay() -> None:
+    near, far = _samples(noise=0.0)[:2]
+    row = replace(far.row, logprobs=tuple(p + 1.0 for p in far.row.logprobs))
+    spec = replace(SPEC, off_policy_mask=0.5)
+    metrics, masked = _gradient(shared_toy(), [near, Sample(row, -1.0)], spec)
+    _, alone = _gradient(shared_toy(), [near, Sample(row, 0.0)])
+    _assert_same(masked, alone)
+    tokens = [sum(o == Owner.AGENT for o in s.row.owners[1:]) for s in (near, far)]
+    assert metrics["masked"] == pytest.approx(tokens[1] / sum(tokens))
+    metrics, _ = _gradient(shared_toy(), [near, Sample(row, 1.0)], spec)
+    assert metrics["masked"] == 0.0

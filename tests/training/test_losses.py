@@ -7,12 +7,15 @@ import random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muarl_cli.training.losses import (
     adaptive_clip,
     clipped_policy_loss,
     gspo_policy_loss,
     kl_divergence,
+    off_policy_kept,
     sequence_gate,
     truncated_importance,
 )
@@ -109,6 +112,35 @@ def test_the_gate_stops_whole_episodes_and_no_token_of_another() -> None:
     sequence = torch.tensor([0, 0, 1, 1, 2])
     assert sequence_gate(own, sampled, sequence, 0.9, 1.1).tolist() == [True, True, False, False, True]
     assert sequence_gate(own, sampled, sequence, 0.9, math.exp(0.41)).all()
+
+
+def test_the_off_policy_mask_stops_failures_that_the_policy_would_not_repeat_and_no_success() -> None:
+    sampled = torch.tensor([-1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0])
+    own = torch.tensor([-1.0, -1.4, -1.2, -1.2, -0.2, -0.2, -1.0])
+    sequence = torch.tensor([0, 0, 1, 1, 2, 2, 3])
+    failed = torch.full((7,), -0.5)
+    # means of log(sampled / own): 0.2, 0.2, -0.8, 0
+    assert off_policy_kept(own, sampled, failed, sequence, 0.1).tolist() == [False] * 4 + [True] * 3
+    assert off_policy_kept(own, sampled, -failed, sequence, 0.1).all()
+    assert off_policy_kept(own, sampled, failed, sequence, 0.21).all()
+    turns = torch.tensor([0.5, -0.5, 0.0, -0.5, -0.5, -0.5, -0.5])  # credit by turn: by token
+    assert off_policy_kept(own, sampled, turns, sequence, 0.1).tolist() == [True, False, True, False, True, True, True]
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 1.0))
+def test_the_off_policy_mask_is_its_formula_episode_by_episode(seed: int, bound: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    own, sampled = (-3 * torch.rand(20, generator=draw, dtype=torch.float64) for _ in range(2))
+    sequence = torch.arange(20) // 4
+    advantage = torch.randn(5, generator=draw, dtype=torch.float64)[sequence]
+    kept = off_policy_kept(own, sampled, advantage, sequence, bound)
+    for number in range(5):
+        pairs = [
+            (float(o), float(s)) for o, s in zip(own[sequence == number], sampled[sequence == number], strict=True)
+        ]
+        away = math.fsum(s - o for o, s in pairs) / len(pairs)
+        failed = float(advantage[4 * number]) < 0
+        assert set(kept[sequence == number].tolist()) == {not (failed and away > bound)}
 
 
 def test_importance_is_capped_and_carries_no_gradient() -> None:

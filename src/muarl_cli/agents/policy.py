@@ -66,6 +66,9 @@ class PolicySession:
         self._thread = Thread(agent.chat, stage)
         self._turns = 0
         self._calls = 0
+        self.weight_versions: list[str] = []
+        """of the weights that each turn was drawn with (that its drawing began with, where they were replaced under it)
+        """
 
     async def act(self, news: Sequence[Event]) -> AgentTurn:
         """Raises `AgentLimit` where the conversation fills the context."""
@@ -85,6 +88,7 @@ class PolicySession:
         self._turns += 1
         drawn = await agent.engine.generate(prompt, sampling, self._name)
         thread.sampled(drawn.ids, drawn.logprobs)
+        self.weight_versions.append(drawn.weight_version)
         thought, said = agent.chat.split(drawn.ids)
         text, calls = agent.chat.parse(said, self._calls)
         self._calls += len(calls)

@@ -80,7 +80,7 @@ class Episode:
     policy_hash: str
     seed: int
     agent: Mapping[str, Any]
-    """kind, model, revision, weight_version"""
+    """kind, model, revision, weight_version (of the first turn), weight_versions (of each turn, where they differ)"""
     user: Mapping[str, Any]
     """backend, model, prompt_hash, persona, seed, injectors_fired"""
     events: tuple[Event, ...]

@@ -8,7 +8,10 @@ decides what order means.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from itertools import count
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -37,6 +40,63 @@ async def run_all(
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
     return [results[index] for index in sorted(results)]
+
+
+class Places:
+    """Room for conversations that several callers of `run_all` share: at most `limit` at once.
+
+    Who asks with the lower rank goes first, whenever it asks; equals go in the order in which they asked. Nobody waits
+    while a place is free.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._taken = max(1, limit), 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+        self._busy, self._since = 0.0, 0.0
+
+    @property
+    def taken_now(self) -> int:
+        return self._taken
+
+    def busy_seconds(self) -> float:
+        """Seconds of the event loop's clock, so far, in which at least one place was taken."""
+        return self._busy + (asyncio.get_running_loop().time() - self._since if self._taken else 0.0)
+
+    @asynccontextmanager
+    async def taken(self, rank: int) -> AsyncIterator[None]:
+        """Wait for a place and hold it within the block."""
+        if self._taken < self._limit:
+            self._take()
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (rank, next(self._numbers), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():  # the place was handed over while this one was being cancelled
+                    self._leave()
+                raise
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _take(self) -> None:
+        if not self._taken:
+            self._since = asyncio.get_running_loop().time()
+        self._taken += 1
+
+    def _leave(self) -> None:
+        """Hand the place to the next who still waits, or give it back."""
+        while self._waiting:
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken -= 1
+        if not self._taken:
+            self._busy += asyncio.get_running_loop().time() - self._since
 
 
 def _first(error: BaseException) -> BaseException:

@@ -8,7 +8,8 @@ never a warning; the caller checks afterwards what the server computes (`canary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,24 +76,18 @@ class VllmAdmin:
         if not features.adapters:
             raise self._cannot("load adapters", "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
         body = {"lora_name": ADAPTER, "lora_path": str(folder), "load_inplace": True}
-        await self._call("POST", _LORA, body)
+        async with self._paused(features):
+            await self._call("POST", _LORA, body)
         return ADAPTER
 
     async def load_weights(self, folder: Path, version: str, features: Features) -> None:
-        """Replace all weights by those in `folder` (a Hugging Face folder). Requests that run meanwhile wait."""
+        """Replace all weights by those in `folder` (a Hugging Face folder)."""
         if not features.full_weights:
             raise self._cannot("replace weights", "VLLM_SERVER_DEV_MODE=1 and the worker class of muarl")
-        if features.pauses:
-            await self._call("POST", f"{_PAUSE}?mode=keep")
-        try:
+        async with self._paused(features):
             reply = await self._call(
                 "POST", _RPC, {"method": "muarl_load", "kwargs": {"folder": str(folder), "version": version}}
             )
-            if features.resets_cache:
-                await self._call("POST", _RESET)
-        finally:
-            if features.pauses:
-                await self._call("POST", _RESUME)
         results = reply.get("results")
         if not results or any(result is None for result in results):
             raise MuarlError(
@@ -102,6 +97,21 @@ class VllmAdmin:
                 next_step="start it with: muarl serve MODEL",
                 code=ExitCode.UNAVAILABLE,
             )
+
+    @asynccontextmanager
+    async def _paused(self, features: Features) -> AsyncIterator[None]:
+        """Requests that run wait within the block and go on with what was loaded. Nothing that was computed with the
+        weights before is used again: a prefix cache knows an adapter by its name, which stays the same, and what a
+        running request holds of it is only let go where that is asked for."""
+        if features.pauses:
+            await self._call("POST", f"{_PAUSE}?mode=keep")
+        try:
+            yield
+            if features.resets_cache:
+                await self._call("POST", f"{_RESET}?reset_running_requests=true")
+        finally:
+            if features.pauses:
+                await self._call("POST", _RESUME)
 
     def _cannot(self, what: str, how: str) -> MuarlError:
         return MuarlError(

@@ -38,6 +38,11 @@ class Server:
     """the name to ask for; an adapter's after the first sync of one"""
     alive: bool = True
     sessions: set[str] = field(default_factory=set)
+    steady: asyncio.Event = field(default_factory=asyncio.Event)
+    """set but for while its weights are being replaced"""
+
+    def __post_init__(self) -> None:
+        self.steady.set()
 
 
 class VllmServer:
@@ -71,12 +76,15 @@ class VllmServer:
         """Draw one turn. Raises `InfraFault` where no server is left that answers."""
         if not prompt_ids or sampling.max_tokens < 1:
             raise ValueError("a turn needs a prompt and room for one token")
-        version = self._version
         while True:
             server = self._place(session)
+            await server.steady.wait()
+            version = self._version  # the oldest that may draw: it is named anew when every server has the next one
             try:
                 reply = await server.wire.completions(_request(server.model, prompt_ids, sampling))
             except InfraFault:
+                if not server.steady.is_set():  # it was paused for too long, not lost: ask again
+                    continue
                 server.alive = False
                 if not any(other.alive for other in self._servers):
                     raise
@@ -110,11 +118,27 @@ class VllmServer:
             shutil.rmtree(folder, ignore_errors=True)
         self._version = version
 
+    def require_updates_in_flight(self) -> None:
+        """Raises `MuarlError` for a server whose weights cannot be replaced under running conversations."""
+        for server in self._servers:
+            if not (server.features.pauses and server.features.resets_cache):
+                raise MuarlError(
+                    "the server cannot take new weights while conversations go on",
+                    where=server.admin.root,
+                    why="it offers no pause, or no reset of its prefix cache, which holds the work of older weights",
+                    next_step="start it with `muarl serve MODEL`, or leave staleness at 0",
+                    code=ExitCode.UNAVAILABLE,
+                )
+
     async def _share(self, server: Server, folder: Path, version: str, canary: Canary, adapter: bool) -> None:
-        if adapter:
-            server.model = await server.admin.load_adapter(folder, server.features)
-        else:
-            await server.admin.load_weights(folder, version, server.features)
+        server.steady.clear()
+        try:
+            if adapter:
+                server.model = await server.admin.load_adapter(folder, server.features)
+            else:
+                await server.admin.load_weights(folder, version, server.features)
+        finally:
+            server.steady.set()
         server.alive = True
         await self.check(server, canary)
 

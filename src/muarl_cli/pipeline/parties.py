@@ -385,7 +385,8 @@ async def deliver(agents: Agents, policy: Policy, version: str) -> None:
     from muarl_cli.engines.canary import canary_of
 
     adapter = hasattr(policy.model, "peft_config")
-    await engine.share(policy.model.save_pretrained, version, canary_of(policy.model, policy.dtype), adapter)
+    canary = await asyncio.to_thread(canary_of, policy.model, policy.dtype)  # conversations may be going on
+    await engine.share(policy.model.save_pretrained, version, canary, adapter)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -20,7 +21,7 @@ from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
-from muarl_cli.conversation.scheduler import run_all
+from muarl_cli.conversation.scheduler import Places, run_all
 from muarl_cli.errors import ExitCode
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline.parties import Agents, Users
@@ -93,6 +94,7 @@ async def play(
             on_event=getattr(world, "watch", None),
         )
         rows = agent.rows()
+        drawn_with = tuple(getattr(agent, "weight_versions", ()))
         reward, state, detail = _grade(scenario, task, world, transcript)
         if judge is not None and reward is not None:
             reward, detail = await judge.judged(task, transcript.events, reward, detail)
@@ -118,7 +120,7 @@ async def play(
         split=key.split,
         policy_hash=scenario.policy_hash,
         seed=key.seed,
-        agent=dict(agents.info),
+        agent={**agents.info, **_weights(drawn_with)},
         user={"persona": "", **users.info, "seed": key.seed, "injectors_fired": fired},
         events=tuple(transcript.events),
         end=transcript.end,
@@ -136,6 +138,15 @@ async def play(
         volatile={"started": started, "seconds": transcript.seconds, "cost_usd": tally.cost_usd, "pid": os.getpid()},
         rows=rows,
     )
+
+
+def _weights(versions: Sequence[str]) -> dict[str, Any]:
+    """What the log says of the weights that drew an episode: those of its first turn, the oldest; and those of each
+    turn, where they were replaced on the way."""
+    if not versions:
+        return {}
+    several = {"weight_versions": list(versions)} if len(set(versions)) > 1 else {}
+    return {"weight_version": versions[0], **several}
 
 
 def _grade(
@@ -191,10 +202,13 @@ class Player:
         around: Around | None = None,
         judge: AssertionJudge | None = None,
         remote_worlds: bool = False,
+        places: Places | None = None,
     ) -> None:
-        """`remote_worlds`: tools are answered from outside of this process."""
+        """`remote_worlds`: tools are answered from outside of this process. `places`: shared by calls of `run` that are
+        under way at the same time, jobs of earlier steps first; without them each has `in_flight` of its own."""
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around, self.judge, self.remote_worlds = around, judge, remote_worlds
+        self.places = places
         self._probed = False
 
     async def __aenter__(self) -> Self:
@@ -282,4 +296,9 @@ class Player:
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
         agents, users = self.agents.of(job.scenario, seed), self.users.of(job.scenario, seed)
-        return lambda: play(job, agents, users, self.limits, self.around, self.judge)
+
+        async def start() -> Episode:
+            async with self.places.taken(job.key.step) if self.places else nullcontext():
+                return await play(job, agents, users, self.limits, self.around, self.judge)
+
+        return start

@@ -2,8 +2,11 @@
 
 A *slot* is one of the G places of a group. An invalid episode leaves its slot empty: the slot is played again (at most
 `retry_faults` times), and what is still empty then leaves the loss and the group's baseline. A group that teaches
-nothing, because too few of its slots are valid or all of them ended alike, is replaced by another task (at most
-`refill_rounds` times). Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a
+nothing, because too few of its slots are valid or all of them earned alike, is replaced by another task (at most
+`refill_rounds` times). Alike is judged, with a tolerance, on the reward that is trained as it was earned: before
+anything is subtracted, divided or dealt out to turns, none of which may make a difference where there is none. With the
+reward `outcome` that is the outcome; with `rubric` or `gated`, equal outcomes that were earned differently do teach.
+Invariants: a fault never becomes a reward; the order of tasks depends on the seed alone; a
 killed run draws the same tasks again and finds the episodes that were already held.
 """
 
@@ -13,7 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
@@ -22,6 +25,8 @@ from muarl_cli.pipeline.play import Job, Plays, run_again
 from muarl_cli.scoring.rewards import reward_of, turn_rewards
 from muarl_cli.settings.models import RlTrain
 from muarl_cli.worlds.scenario import Scenario, Task
+
+T = TypeVar("T")
 
 
 class TaskStream:
@@ -39,6 +44,24 @@ class TaskStream:
         random.Random(derive_seed(self.seed, "order", epoch)).shuffle(order)
         self.at += 1
         return self.tasks[order[place]]
+
+
+class StepTasks:
+    """The tasks of one step where several steps are under way: its own part of the stream, taken at once, and then
+    replacements that the step's number draws. No task comes twice in a step, for its episodes would be the same ones.
+    Who is done first has no say in who gets which task."""
+
+    def __init__(self, stream: TaskStream, count: int, step: int) -> None:
+        spare = TaskStream(stream.tasks, derive_seed(stream.seed, "replacements", step))
+        order = {task.task_hash: (scenario, task) for scenario, task in stream.next(count)}
+        for scenario, task in spare.next(len(stream.tasks)):
+            order.setdefault(task.task_hash, (scenario, task))
+        self._left = list(order.values())
+
+    def next(self, count: int) -> list[tuple[Scenario, Task]]:
+        """The next `count`, or as many as are left."""
+        drawn, self._left = self._left[:count], self._left[count:]
+        return drawn
 
 
 @dataclass
@@ -77,7 +100,7 @@ class Batch:
 
 
 async def collect(
-    settings: RlTrain, player: Plays, stream: TaskStream, make_job: Callable[[Scenario, Task, int], Job]
+    settings: RlTrain, player: Plays, stream: TaskStream | StepTasks, make_job: Callable[[Scenario, Task, int], Job]
 ) -> Batch:
     """Hold the conversations of a step. `make_job(scenario, task, slot)` names one."""
     from muarl_cli.training.advantages import Method, group_advantages
@@ -130,16 +153,16 @@ def samples_of(batch: Batch) -> list[Any]:
             if reward is None:
                 continue
             number += 1
-            each = _by_token(episode.rows, advantage) if isinstance(advantage, tuple) else None
+            each = by_token(episode.rows, advantage) if isinstance(advantage, tuple) else None
             for place, row in enumerate(episode.rows):
                 worth = each[place] if each is not None else advantage
                 samples.append(Sample(row, worth, number, group.success_rate))
     return samples
 
 
-def _by_token(rows: Sequence[TokenRow], turns: Sequence[float]) -> list[tuple[float, ...]]:
-    """The advantage of each agent token of each row: a run of agent tokens is one turn, counted through all rows. A run
-    after the last turn of the log is one that a limit cut off; it counts with the last."""
+def by_token(rows: Sequence[TokenRow], turns: Sequence[T]) -> list[tuple[T, ...]]:
+    """What each agent token of each row has by its turn: a run of agent tokens is one turn, counted through all rows. A
+    run after the last turn of the log is one that a limit cut off; it counts with the last."""
     found = []
     turn = -1
     for row in rows:

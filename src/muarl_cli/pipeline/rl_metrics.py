@@ -13,7 +13,7 @@ from typing import Any
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Kind, ToolClass
-from muarl_cli.pipeline.rl_batches import Batch
+from muarl_cli.pipeline.rl_batches import Batch, by_token
 from muarl_cli.scoring.metrics import count, pool
 from muarl_cli.scoring.rewards import Reward, agent_turns, reward_of
 
@@ -55,6 +55,26 @@ def behaviour_metrics(batch: Batch) -> dict[str, Any]:
         "loop_share": sum(_loops(e) for e in episodes) / each,
         "idle_success_share": sum(count(e.events).writes == 0 for _, e in solved) / each,
         "corrupt_success_share": len(corrupt) / each,
+    }
+
+
+def staleness_metrics(batch: Batch, trained: int) -> dict[str, Any]:
+    """How many updates the weights that drew a token lie behind those that it trains (`trained` updates old): mean and
+    maximum over the agent tokens of a step's kept groups, and the share of these tokens at each distance."""
+    lags: Counter[int] = Counter()
+    for group in batch.kept:
+        for episode, reward in zip(group.episodes, group.rewards, strict=True):
+            if reward is None:
+                continue
+            known = episode.agent.get("weight_versions") or (episode.agent["weight_version"],)
+            drawn = [trained - int(version) for version in known]
+            for row in by_token(episode.rows, drawn):
+                lags.update(row)
+    count = max(1, lags.total())
+    return {
+        "staleness_mean": sum(lag * tokens for lag, tokens in lags.items()) / count,
+        "staleness_max": max(lags, default=0),
+        "staleness_shares": {str(lag): tokens / count for lag, tokens in sorted(lags.items())},
     }
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.conversation.scheduler import Places
+from muarl_cli.pipeline.lookahead import Lookahead
 from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, deliver, load_policy, open_policy
 from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
-from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
-from muarl_cli.pipeline.rl_metrics import behaviour_metrics
+from muarl_cli.pipeline.rl_batches import Batch, StepTasks, TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_metrics import behaviour_metrics, staleness_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
@@ -81,6 +84,8 @@ def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, A
             if settings.shards.zero == 3:  # it will hold a part of the weights: conversations are held by a copy
                 policy.model = _copy(settings, policy)
             agents = open_policy(policy, settings, str(started.step if started else 0), out)
+            if settings.staleness:
+                getattr(agents.fixed, "engine").require_updates_in_flight()  # noqa: B009  as in `deliver`
             own = _Run(settings, out, folder, policy, trained, agents, lineage, log, trackers, tasks, started, team)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)
@@ -154,6 +159,7 @@ def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, r
         kl_estimator=settings.kl_estimator,
         importance_cap=settings.importance_cap,
         sequence_gate=(settings.sequence_gate[0], settings.sequence_gate[1]) if settings.sequence_gate else None,
+        off_policy_mask=settings.off_policy_mask,
         temperature=settings.temperature,
         micro_batch_tokens=settings.micro_batch_tokens,
         updates_per_batch=settings.updates_per_batch,
@@ -177,7 +183,9 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         stream.at, seconds = state["at"], state["seconds"]
     own.folder.keep_metrics_until(trainer.step)
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
-    player = Player(own.agents, users, limits_of(settings), settings.in_flight, own.log)
+    bound = settings.staleness
+    places = Places(settings.in_flight) if bound else None
+    player = Player(own.agents, users, limits_of(settings), settings.in_flight, own.log, places=places)
     started_at = time.monotonic() - seconds
     box = settings.stop_after_seconds
     history = own.folder.metrics()
@@ -185,25 +193,42 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     for alarm in _alarms(own, history):
         if alarm.reaction is Reaction.STOP:
             raise end_of_run(alarm, str(own.out))
-    async with player:
+    ends: dict[int, int] = {}
+    """where the stream stands after a step's own tasks: what its checkpoint goes on from"""
+
+    def hold(step: int) -> Coroutine[Any, Any, Batch]:
+        tasks = StepTasks(stream, settings.prompts_per_step, step) if bound else stream
+        ends[step] = stream.at
+        return collect(settings, player, tasks, partial(_job, own, step))
+
+    async def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+        """Away from the event loop, so that conversations go on meanwhile."""
+        return await asyncio.to_thread(work, *arguments) if bound else work(*arguments)
+
+    async with player, Lookahead(bound, trainer.step, steps, hold) as ahead:
         if not own.agents.in_process:  # whatever the servers were started with
             await deliver(own.agents, policy, str(trainer.step))
         with talk.progress(steps, "steps") as bar:
             bar.advance(trainer.step)
+            clock = _Clock(places)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
                 step = trainer.step + 1
                 t0 = time.monotonic()
-                batch = await collect(settings, player, stream, partial(_job, own, step))
+                ahead.serving(trainer.step)
+                batch = await ahead.of(step)
                 t1 = time.monotonic()
-                row = step_metrics(batch) | behaviour_metrics(batch) | dict(team("update", samples_of(batch)))
+                row = step_metrics(batch) | behaviour_metrics(batch)
+                row |= await apart(team, "update", samples_of(batch))
                 row |= rl_balance(batch, row)
                 if row["skipped"] > (history[-1].get("skipped", 0) if history else 0):
                     row["not_applied"] = [e.episode_id for group in batch.kept for e in group.episodes if e.valid]
                     talk.warn(f"step {step} was not finite and not applied; its episodes are named in metrics.jsonl")
                 if own.trained is not policy.model:
-                    policy.model.load_state_dict(team("weights"), strict=False)
+                    policy.model.load_state_dict(await apart(team, "weights"), strict=False)
                 await deliver(own.agents, policy, str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
+                if bound:
+                    row |= staleness_metrics(batch, step - 1) | clock.shares(t1 - t0)
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 own.trackers.log(step, row)
                 halting = _look(own, history, row, talk)
@@ -211,7 +236,8 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 last = step == steps or bool(box and time.monotonic() - started_at >= box)
                 if last or halting or (settings.save_every and step % settings.save_every == 0):
                     elapsed = time.monotonic() - started_at if box else 0.0
-                    save(own, step, {"at": stream.at, "seconds": elapsed}, best=False)
+                    at = ends[step] if bound else stream.at
+                    await apart(partial(save, own, step, {"at": at, "seconds": elapsed}, best=False))
                 if halting:
                     raise end_of_run(halting, str(own.out))
     return {
@@ -222,6 +248,24 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         "tokens": totals(history),
         "checkpoint": checkpoint_hash(own.out, talk),
     }
+
+
+class _Clock:
+    """Who waited for whom, step by step; the trainer waits for the conversations of its step, the rollout for room
+    within the bound."""
+
+    def __init__(self, places: Places | None) -> None:
+        self._places, self._since, self._busy = places, time.monotonic(), 0.0
+
+    def shares(self, waited: float) -> dict[str, float]:
+        """Shares of the time since the last call: in which the trainer `waited` (seconds), and in which no conversation
+        was going on."""
+        assert self._places is not None
+        now, busy = time.monotonic(), self._places.busy_seconds()
+        span = max(1e-9, now - self._since)
+        idle = 1.0 - (busy - self._busy) / span
+        self._since, self._busy = now, busy
+        return {"trainer_idle_share": round(waited / span, 4), "rollout_idle_share": round(max(0.0, idle), 4)}
 
 
 def _alarms(own: _Run, history: list[dict[str, Any]], find: Any = alarms) -> list[Alarm]:

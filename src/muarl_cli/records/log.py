@@ -149,7 +149,8 @@ class EpisodeLog:
 
     def done_ids(self, valid_only: bool = True) -> set[str]:
         """Ids whose work is done; an invalid episode is owed again unless `valid_only` is false."""
-        return {key for key, entry in self._index.entries.items() if entry.head.valid or not valid_only}
+        with self._guard:  # another thread may be writing
+            return {key for key, entry in self._index.entries.items() if entry.head.valid or not valid_only}
 
     def __contains__(self, episode_id: object) -> bool:
         return episode_id in self._index.entries
@@ -168,7 +169,10 @@ class EpisodeLog:
     def tokens_of(self, episode_id: str) -> tuple[TokenRow, ...]:
         """The token rows of an episode; empty where it was written without any. Raises `MuarlError` (BAD_DATA)."""
         expected = self._entry(episode_id).head.tokens
-        return self._shards.of(episode_id, expected) if expected else ()
+        if not expected:
+            return ()
+        with self._guard:  # another thread may be merging shards
+            return self._shards.of(episode_id, expected)
 
     def episodes(self, where: Where | None = None, rows: bool = False) -> Iterator[Episode]:
         """The counting episodes in the order they were written, one at a time."""

@@ -319,12 +319,18 @@ class RlTrain(Played):
     """weigh tokens by trainer's over engine's probability, at most this; 0 = off"""
     sequence_gate: list[Positive]
     """bounds of the geometric mean of that ratio outside which an episode teaches nothing; empty = off"""
+    off_policy_mask: NotNegative
+    """largest mean of log(engine / trainer) of an episode whose advantage is negative; beyond, it teaches nothing;
+    0 = off"""
     kl_coef: NotNegative
     """weight of the KL to the starting model in the loss; 0 = none, and no second model in memory"""
     kl_estimator: Literal["k1", "k2", "k3"]
     """estimator of that KL"""
     micro_batch_tokens: Count
     """tokens that go through the model at once; does not change the result"""
+    staleness: CountOrNone
+    """how many updates the weights that drew a token may lie behind those it trains; 0 = each step waits for its own
+    conversations, above it those of as many steps more go on while one trains (needs engines)"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
     outputs: Outputs
@@ -364,6 +370,16 @@ class RlTrain(Played):
             raise ValueError(f"dual_clip has no effect with the loss {self.loss}: leave it at 0")
         if self.sequence_gate and not (len(self.sequence_gate) == 2 and self.sequence_gate[0] < self.sequence_gate[1]):
             raise ValueError("sequence_gate is two numbers, low and high, as [0.99, 1.01], or empty")
+        if self.staleness and not self.engines:
+            raise ValueError(
+                f"staleness {self.staleness} needs engines: without them conversations are drawn with the very weights "
+                "that are being changed. Start `muarl serve MODEL` and name it with --engine, or leave staleness at 0"
+            )
+        if self.staleness and not self.importance_cap:
+            raise ValueError(
+                f"staleness {self.staleness} needs importance_cap above 0 (2 is usual): nothing else weighs a token by "
+                "the older weights that drew it"
+            )
         if self.credit == "turn" and self.advantage not in ("mean", "loo"):
             raise ValueError("credit by turn subtracts an expectation and divides by nothing: advantage mean or loo")
         return self

@@ -26,6 +26,7 @@ from muarl_cli.training.losses import (
     clipped_policy_loss,
     gspo_policy_loss,
     kl_divergence,
+    off_policy_kept,
     sequence_gate,
     truncated_importance,
 )
@@ -63,6 +64,8 @@ class GrpoSpec:
     """truncated importance sampling between engine and trainer; 0 = off"""
     sequence_gate: tuple[float, float] | None
     """bounds of the geometric mean ratio between trainer and engine, beyond which an episode teaches nothing"""
+    off_policy_mask: float
+    """mean log-ratio engine over trainer beyond which an episode no longer lowers what it did; 0 = off"""
     temperature: float
     """the one the rows were sampled with: log-probabilities are those of softmax(logits / temperature)"""
     micro_batch_tokens: int
@@ -108,7 +111,9 @@ class GrpoTrainer:
             raise ValueError("kl_coef is above 0: give a reference model, or an adapter model")
         self._model, self._settings, self._reference = model, settings, reference
         self._sampled_is_old = sampled_is_old and settings.updates_per_batch == 1
-        self._whole_episodes = settings.loss == Loss.GSPO or settings.sequence_gate is not None
+        self._whole_episodes = (
+            settings.loss == Loss.GSPO or settings.sequence_gate is not None or settings.off_policy_mask > 0
+        )
         self.optimiser = optimiser(model, settings.weight_decay, settings.betas)
         self._reference_values = self.optimiser.values if reference is None else self.optimiser.frozen(reference)
         self._device = next(model.parameters()).device
@@ -125,10 +130,10 @@ class GrpoTrainer:
 
         Metrics: step, lr, samples, tokens, agent_tokens, updates (applied now), skipped (not applied, so far), and what
         could be measured, averaged over the applied updates: loss, and as means over the agent tokens entropy (nats),
-        kl (to the reference, where kl_coef > 0), clip_low, clip_high (shares of tokens), gated (share whose episode the
-        sequence gate stopped, where there is one); grad_norm (before clipping); and of the weights before the first
-        update: mismatch_abs, mismatch_k3, mismatch_max between the log-probabilities that the engine sampled with and
-        the trainer's. Without an agent token nothing is updated.
+        kl (to the reference, where kl_coef > 0), clip_low, clip_high (shares of tokens), gated and masked (shares whose
+        episode the sequence gate or the off-policy mask stopped, where there is one); grad_norm (before clipping); and
+        of the weights before the first update: mismatch_abs, mismatch_k3, mismatch_max between the log-probabilities
+        that the engine sampled with and the trainer's. Without an agent token nothing is updated.
         """
         spec = self._settings
         rows = [sample.row for sample in samples]
@@ -225,6 +230,11 @@ class GrpoTrainer:
         if spec.sequence_gate is not None:
             passed = sequence_gate(own, batch.sampled, step.sequence(batch), *spec.sequence_gate)
             each, seen = each * passed, seen | {"gated": ~passed}
+        if spec.off_policy_mask:
+            kept = off_policy_kept(
+                own, batch.sampled, step.advantage(batch), step.sequence(batch), spec.off_policy_mask
+            )
+            each, seen = each * kept, seen | {"masked": ~kept}
         if spec.kl_coef > 0:
             if index not in memory.reference:
                 memory.reference[index] = self._reference_logprobs(batch)

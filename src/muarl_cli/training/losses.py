@@ -141,6 +141,21 @@ def sequence_gate(own_logprobs: Tensor, sampled_logprobs: Tensor, sequence: Tens
     return (mean >= low) & (mean <= high)
 
 
+def off_policy_kept(
+    own_logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, sequence: Tensor, bound: float
+) -> Tensor:
+    """bool (N,): false where A < 0 and the mean of (sampled - own) over a token's episode exceeds `bound`.
+
+    The off-policy sequence mask of DeepSeek-V3.2 (2025, section 3.1): M = 0 if A < 0 and
+    1/|o| sum_t log(p_sampled(o_t) / p_own(o_t)) > delta, else 1. What other weights drew and the present policy hardly
+    would teaches little where it succeeded and much nonsense where it failed: only the failures leave. One-sided, where
+    `sequence_gate` stops both signs on both sides. Tokens lose their gradient and keep their place in the denominator.
+    All tokens of an episode must be in the call. Oracles: TRL `get_off_policy_mask`, tests/training/test_losses.py.
+    """
+    away = sequence_mean(sampled_logprobs - own_logprobs.detach(), sequence)
+    return (advantages >= 0) | (away <= bound)
+
+
 def adaptive_clip(clip_high: float, success_rate: Tensor, strength: float) -> Tensor:
     """The upper bound a token: clip_high (1 + strength (1 - success_rate)), success_rate (N,) being that of its group.
 
