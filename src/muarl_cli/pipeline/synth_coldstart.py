@@ -188,7 +188,7 @@ async def _played(player: Player, wave: list[Job], out: Path) -> list[Episode]:
 async def _hold(
     settings: SynthColdstart, scenarios: list[Scenario], out: Path, run_id: str, log: EpisodeLog, talk: Talker
 ) -> Gate:
-    users = Users(settings.user, settings.prices, settings.max_usd, out, flag="--teacher-base-url")
+    users = Users(settings.user, settings.prices, settings.max_usd, out)
     lapses = Journal(out / LAPSES)
     around, simulation = simulation_of(settings, out)
     teacher = _teacher(settings, out, lapses)
