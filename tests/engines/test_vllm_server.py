@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from engines import contract
+from engines.small_models import make_model
 from fakes.vllm_like_server import ROUTES, VllmLikeServer
 
 from muarl_cli.conversation.protocols import InfraFault
@@ -25,26 +25,6 @@ from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.errors import MuarlError
 
 ONCE = RetryPolicy(attempts=1, request_seconds=20)
-
-
-def make_model(seed: int = 0, tied: bool = True) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(seed)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=contract.VOCAB,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            max_position_embeddings=512,
-            initializer_range=0.2,
-            tie_word_embeddings=tied,
-        )
-    ).eval()
 
 
 async def connect(*servers: VllmLikeServer) -> VllmServer:
