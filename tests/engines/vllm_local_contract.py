@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,8 @@ async def takes_what_nobody_waits_for_out_of_its_batch(engine: Any) -> None:
     await asyncio.sleep(0.05)
     assert engine._llm.get_num_unfinished_requests() == 1, "it was over before it could be cancelled"
     asked.cancel()
-    try:
+    with suppress(asyncio.CancelledError):
         await asked
-    except asyncio.CancelledError:
-        pass
     for _ in range(100):
         if not engine._llm.get_num_unfinished_requests():
             return
@@ -93,7 +92,7 @@ async def says_that_it_died(engine: Any) -> None:
     raise AssertionError("it draws on without its child process")
 
 
-def refuses_an_option_that_vllm_does_not_know(folder: Path) -> None:
+async def refuses_an_option_that_vllm_does_not_know(folder: Path) -> None:
     try:
         VllmLocal(folder, "0", dtype="fp32", max_context=512, options={"no_such_option": 1})
     except MuarlError as error:
@@ -102,54 +101,69 @@ def refuses_an_option_that_vllm_does_not_know(folder: Path) -> None:
         raise AssertionError("it started")
 
 
-def main() -> None:
-    verdict: dict[str, str] = {}
-    seconds: dict[str, float] = {}
+class Verdict:
+    """What was checked, why it did not hold ("" where it did), and how long it took."""
 
-    def check(name: str, what: Callable[[], Awaitable[None]]) -> None:
-        began = time.monotonic()
+    def __init__(self) -> None:
+        self.checks: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def took(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = round(now - self._began, 1)
+        self._began = now
+
+    def check(self, name: str, what: Coroutine[Any, Any, None]) -> None:
+        """Each on an event loop of its own."""
         try:
-            asyncio.run(what())  # type: ignore[arg-type]  # each on an event loop of its own
-            verdict[name] = ""
+            asyncio.run(what)
+            self.checks[name] = ""
         except Exception:
-            verdict[name] = traceback.format_exc()
-        seconds[name] = round(time.monotonic() - began, 1)
+            self.checks[name] = traceback.format_exc()
+        self.took(name)
 
+
+def tied_model(place: Path, verdict: Verdict) -> None:
+    old, new, again = make_model(0), make_model(1), make_model(1)
+    folder = save(old, place / "tied")
+    engine = VllmLocal(folder, "0", dtype="fp32", max_context=512, adapter_rank=8, options=EAGER)
+    verdict.took("tied: start")
+    verdict.check("tied: contract", contract.whole_contract(engine, old, CLOSE))
+    verdict.check("tied: full weights", contract.takes_new_weights(engine, old, new, "1", False, CLOSE))
+    stale = keeps_its_old_output_layer_and_is_caught(engine, place / "stale", old)
+    verdict.check("tied: a stale output layer is caught and repaired", stale)
+    verdict.check("tied: full weights again", contract.takes_new_weights(engine, old, again, "2", False, CLOSE))
+    verdict.check("adapters", swaps_adapters(engine, again))
+    verdict.check("a cancelled turn is aborted", takes_what_nobody_waits_for_out_of_its_batch(engine))
+    engine.close()
+
+
+def untied_model(place: Path, verdict: Verdict) -> None:
+    old, new = make_model(0, False), make_model(1, False)
+    folder = save(old, place / "untied")
+    base = adapted(make_model(0, False), 5)
+    base.save_pretrained(place / "adapter")
+    engine = VllmLocal(
+        folder, "0", dtype="fp32", max_context=512, adapter_rank=8, adapter=place / "adapter", options=EAGER
+    )
+    verdict.took("untied: start")
+    verdict.check("untied: an adapter from the start", contract.draws_from_the_model_it_serves(engine, base, CLOSE))
+    verdict.check("untied: full weights", contract.takes_new_weights(engine, base, old, "1", False, CLOSE))
+    verdict.check("untied: contract", contract.whole_contract(engine, old, CLOSE))
+    verdict.check("untied: full weights again", contract.takes_new_weights(engine, old, new, "2", False, CLOSE))
+    verdict.check("a killed child is an infrastructure fault", says_that_it_died(engine))
+    engine.close()
+
+
+def main() -> None:
+    verdict = Verdict()
     with tempfile.TemporaryDirectory() as place:
-        for tied in (True, False):
-            kind = "tied" if tied else "untied"
-            old, new = make_model(0, tied), make_model(1, tied)
-            folder = save(old, Path(place) / kind)
-            began = time.monotonic()
-            engine = VllmLocal(folder, "0", dtype="fp32", max_context=512, adapter_rank=8 if tied else 0, options=EAGER)
-            seconds[f"{kind}: start"] = round(time.monotonic() - began, 1)
-            check(f"{kind}: contract", lambda e=engine, m=old: contract.whole_contract(e, m, CLOSE))
-            check(
-                f"{kind}: full sync",
-                lambda e=engine, m=old, n=new: contract.takes_new_weights(e, m, n, "1", False, CLOSE),
-            )
-            if tied:
-                stale = Path(place) / "stale"
-                check(
-                    "tied: stale output layer is caught and repaired",
-                    lambda e=engine, m=old: keeps_its_old_output_layer_and_is_caught(e, stale, m),
-                )
-                again = make_model(1, True)
-                check(
-                    "tied: back to the new weights",
-                    lambda e=engine, m=old, n=again: contract.takes_new_weights(e, m, n, "2", False, CLOSE),
-                )
-                check("adapters", lambda e=engine, m=again: swaps_adapters(e, m))
-                check("a cancelled turn is aborted", lambda e=engine: takes_what_nobody_waits_for_out_of_its_batch(e))
-            else:
-                check("a killed child is an infrastructure fault", lambda e=engine: says_that_it_died(e))
-            engine.close()
-
-        async def refusal() -> None:
-            refuses_an_option_that_vllm_does_not_know(Path(place) / "tied")
-
-        check("an unknown option is refused", refusal)
-    print(json.dumps({"checks": verdict, "seconds": seconds, "failed": sum(bool(why) for why in verdict.values())}))
+        tied_model(Path(place), verdict)
+        untied_model(Path(place), verdict)
+        verdict.check("an unknown option is refused", refuses_an_option_that_vllm_does_not_know(Path(place) / "tied"))
+    failed = sum(bool(why) for why in verdict.checks.values())
+    print(json.dumps({"checks": verdict.checks, "seconds": verdict.seconds, "failed": failed}))
 
 
 if __name__ == "__main__":

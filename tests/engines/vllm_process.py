@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,9 @@ def served(folder: Path, *words: str, python: str = PYTHON) -> Iterator[Served]:
                 raise AssertionError("\n".join([f"the server {trouble}; its last lines:", *lines[-40:]]))
             yield Served(f"http://127.0.0.1:{port}/v1", process)
         finally:
-            # a group that has ended, or that a test has killed, is gone
-            if process.poll() is None:
+            with suppress(ProcessLookupError):  # a test may have killed it
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], health: str) -> str:

@@ -27,6 +27,7 @@ ROUTES = (
     "/resume",
     "/reset_prefix_cache",
     "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
 )
 
 
@@ -39,6 +40,8 @@ class VllmLikeServer:
         self.calls: list[str] = []
         self.completions = 0
         self._engine = HFEngine(model, "fp32")
+        self.adapters: dict[str, Any] = {}
+        """the base with each adapter that is loaded, by name"""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -81,6 +84,7 @@ class VllmLikeServer:
             application.router.add_post(path, self._fine)
         application.router.add_post("/collective_rpc", self._load)
         application.router.add_post("/v1/load_lora_adapter", self._adapter)
+        application.router.add_post("/v1/unload_lora_adapter", self._no_adapter)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -104,7 +108,7 @@ class VllmLikeServer:
         return web.json_response({"version": "0.32.0+fake"})
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "policy"}, {"id": "muarl-policy"}]})
+        return web.json_response({"data": [{"id": name} for name in ("policy", *self.adapters)]})
 
     async def _fine(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -113,17 +117,21 @@ class VllmLikeServer:
         self.completions += 1
         body = await request.json()
         ids = tuple(body["prompt"])
+        if body["model"] not in ("policy", *self.adapters):
+            return web.json_response({"error": "no such model"}, status=404)
+        model = self.adapters.get(body["model"], self.model)
         if body.get("prompt_logprobs") is not None:
             with torch.no_grad():
-                everything = torch.log_softmax(self.model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
+                everything = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
             rows: list[Any] = [None]
             rows += [{str(i): {"logprob": float(everything[n, i])}} for n, i in enumerate(ids[1:])]
             return web.json_response({"choices": [{"prompt_logprobs": rows, "token_ids": [0]}]})
         sampling = Sampling(
             body["temperature"], body["top_p"], body["max_tokens"], tuple(body["stop_token_ids"]), body["seed"]
         )
-        drawn = await self._engine.generate(ids, sampling, str(self.completions))
-        self._engine.release(str(self.completions))
+        engine = self._engine if model is self.model else HFEngine(model, "fp32")
+        drawn = await engine.generate(ids, sampling, str(self.completions))
+        engine.release(str(self.completions))
         choice = {
             "token_ids": list(drawn.ids),
             "logprobs": {"token_logprobs": list(drawn.logprobs)},
@@ -149,10 +157,19 @@ class VllmLikeServer:
         return web.json_response({"results": [body["kwargs"]["version"]]})
 
     async def _adapter(self, request: web.Request) -> web.Response:
+        from copy import deepcopy
+
         from peft import PeftModel
 
         body = await request.json()
-        adapted = PeftModel.from_pretrained(self.model, body["lora_path"])
-        self.model = adapted.merge_and_unload()
-        self._engine = HFEngine(self.model, "fp32")
+        if body["lora_name"] in self.adapters:
+            return web.json_response({"error": "it is loaded already"}, status=400)
+        adapted = PeftModel.from_pretrained(deepcopy(self.model), body["lora_path"])
+        self.adapters[body["lora_name"]] = adapted.merge_and_unload().eval()
+        return web.Response(text="Success")
+
+    async def _no_adapter(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return web.json_response({"error": "no such adapter"}, status=404)
         return web.Response(text="Success")

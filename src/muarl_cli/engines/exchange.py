@@ -33,17 +33,16 @@ class Exchange:
         """The folder with the weights of `version`, until they are loaded; an adapter's until the next delivery."""
         folder = self.folder / f"weights-{version}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
-        keep = False
         try:
             await asyncio.to_thread(write, folder)
             yield folder
-            keep = adapter
-        finally:
-            if keep:
-                self._drop_kept()
-                self._kept = folder
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # the last adapter is still the one that plays
+            raise
+        self._drop_kept()
+        self._kept = folder
+        if not adapter:
+            self._drop_kept()
 
     def close(self) -> None:
         """Leave nothing behind; the engine will not read again."""

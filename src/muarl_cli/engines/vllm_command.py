@@ -38,7 +38,7 @@ class Command:
         return f"{before} {shlex.join(self.words)}"
 
     def run(self) -> NoReturn:
-        """Become this program, so that whoever ends this process ends it. Raises `MuarlError` where there is no vLLM."""
+        """Become this program: whoever ends this process ends it. Raises `MuarlError` where there is no vLLM."""
         python = self.words[0]
         found = subprocess.run([python, "-c", "import vllm"], capture_output=True, text=True, check=False)
         if found.returncode:

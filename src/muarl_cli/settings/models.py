@@ -12,7 +12,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
+from muarl_cli.settings.grammar import (
+    HUMAN,
+    SCRIPTED_AGENTS,
+    TaskRef,
+    parse_engines,
+    parse_mixture,
+    parse_rates,
+    parse_task_ref,
+)
 from muarl_cli.settings.groups import (
     AlarmAt,
     Checkouts,
@@ -215,7 +223,14 @@ class Played(Conversations):
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
     checkouts: Checkouts
     engines: Names
-    """addresses of vLLM servers that draw the policy's turns, token by token; empty = this process does"""
+    """addresses of vLLM servers that draw the policy's turns, token by token, or vllm = vLLM in this process, with its
+    options as vllm?gpu_memory_utilization=0.5; empty = this process does, with transformers"""
+
+    @field_validator("engines")
+    @classmethod
+    def _engines(cls, value: list[str]) -> list[str]:
+        parse_engines(value)
+        return value
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -255,7 +270,7 @@ class Served(Played):
 
     @property
     def in_process(self) -> bool:
-        """Whether a model in this process draws the agent's turns."""
+        """Whether a model in this process draws the agent's turns, in batches that are the same every time."""
         return self.from_folder and not self.engines
 
 
