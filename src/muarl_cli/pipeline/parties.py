@@ -352,6 +352,7 @@ def _vllm(policy: Policy, settings: Any, version: str, out: Path, options: Mappi
     """vLLM in this process, with the policy's folder; an adapter's with its base, to which it is added."""
     from muarl_cli.engines.vllm_local import VllmLocal
     from muarl_cli.training.lora import base_of, rank_of
+    from muarl_cli.training.tiny_model import context_of
 
     base = base_of(policy.folder)
     trained = getattr(settings, "lora", None)
@@ -359,7 +360,7 @@ def _vllm(policy: Policy, settings: Any, version: str, out: Path, options: Mappi
         base or policy.folder,
         version,
         dtype=policy.dtype,
-        max_context=settings.limits.max_context,
+        max_context=min(settings.limits.max_context, context_of(base or policy.folder)),
         adapter_rank=rank_of(policy.folder) if base else trained.rank if trained else 0,
         adapter=policy.folder if base else None,
         options=options,
