@@ -128,7 +128,7 @@ def tied_model(place: Path, verdict: Verdict) -> None:
     old, new, again = make_model(0), make_model(1), make_model(1)
     folder = save(old, place / "tied")
     engine = VllmLocal(folder, "0", dtype="fp32", max_context=512, adapter_rank=8, options=EAGER)
-    verdict.took("tied: start")
+    verdict.took("tied_start")
     verdict.check("tied: contract", contract.whole_contract(engine, old, CLOSE))
     verdict.check("tied: full weights", contract.takes_new_weights(engine, old, new, "1", False, CLOSE))
     stale = keeps_its_old_output_layer_and_is_caught(engine, place / "stale", old)
@@ -147,7 +147,7 @@ def untied_model(place: Path, verdict: Verdict) -> None:
     engine = VllmLocal(
         folder, "0", dtype="fp32", max_context=512, adapter_rank=8, adapter=place / "adapter", options=EAGER
     )
-    verdict.took("untied: start")
+    verdict.took("untied_start")
     verdict.check("untied: an adapter from the start", contract.draws_from_the_model_it_serves(engine, base, CLOSE))
     verdict.check("untied: full weights", contract.takes_new_weights(engine, base, old, "1", False, CLOSE))
     verdict.check("untied: contract", contract.whole_contract(engine, old, CLOSE))
@@ -163,7 +163,8 @@ def main() -> None:
         untied_model(Path(place), verdict)
         verdict.check("an unknown option is refused", refuses_an_option_that_vllm_does_not_know(Path(place) / "tied"))
     failed = sum(bool(why) for why in verdict.checks.values())
-    print(json.dumps({"checks": verdict.checks, "seconds": verdict.seconds, "failed": failed}))
+    passed = len(verdict.checks) - failed
+    print(json.dumps({"checks": verdict.checks, "seconds": verdict.seconds, "passed": passed, "failed": failed}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +32,18 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, *words: str, python: str = PYTHON) -> Iterator[Served]:
-    """`muarl serve FOLDER WORDS` on a free port, in fp32. Raises `AssertionError` with the server's last lines where it
-    does not come up."""
+def served(folder: Path, *words: str, python: str = PYTHON, flags: Sequence[str] = ()) -> Iterator[Served]:
+    """`muarl serve FOLDER WORDS -- FLAGS` on a free port, in fp32. Raises `AssertionError` with the server's last lines
+    where it does not come up."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = [str(Path(sys.executable).with_name("muarl")), "serve", str(folder), "--port", str(port), *words]
-    flags = ["--python", python, "--", "--dtype", "float32", "--enforce-eager"]
+    program += ["--python", python, "--", "--dtype", "float32", "--enforce-eager", *flags]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [*program, *flags], env=environment, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
+            program, env=environment, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             trouble = _wait(process, f"http://127.0.0.1:{port}/health")
