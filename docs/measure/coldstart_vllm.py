@@ -11,13 +11,16 @@ import argparse
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from engines.vllm_process import PYTHON, served  # vllm_rl has put the tests' folder on the path
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from engines.vllm_process import PYTHON, served
 from fakes.stages import Place, muarl
 from vllm_rl import stage
 
