@@ -26,6 +26,7 @@ from vllm_rl import stage
 
 from muarl_cli.conversation.events import Actor, Event
 from muarl_cli.errors import ExitCode
+from muarl_cli.records import codec
 from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.journal import Journal
 from muarl_cli.records.log import iter_episodes
@@ -64,7 +65,9 @@ def cold_start(place: Place, url: str, fallback: str) -> dict[str, Any]:
     episodes, verdicts = list(iter_episodes(out)), read_verdicts(out)
     ended = finished(url) - before
     replies = ended.total() - ended["abort"]
-    turns = sum(begins_turn(event) for episode in episodes for event in episode.events)
+    with (out / "episodes.jsonl").open("rb") as lines:  # also attempts that a fault ended and another one replaced
+        held = [codec.decode(line) for line in lines]
+    turns = sum(begins_turn(event) for attempt in held for event in attempt.events)
     lapses = Counter(row["lapse"] for row in Journal(out / "lapses.jsonl").rows())
     said = sum("reply" in json.loads(line) for line in Path(f"{out}.cassette").read_text().splitlines())
     judged = [verdicts.get(episode.episode_id, {}) for episode in episodes]
@@ -76,6 +79,7 @@ def cold_start(place: Place, url: str, fallback: str) -> dict[str, Any]:
         "user_replies": said,
         "unaccounted": replies - turns - lapses.total() - said,
         "asked": int(COUNT * ATTEMPTS),
+        "attempts": len(held),
         "conversations": len(episodes),
         "accepted": sum(bool(row.get("accepted")) for row in judged),
         "rejected": sum(e.valid and not row.get("accepted") for e, row in zip(episodes, judged, strict=True)),
