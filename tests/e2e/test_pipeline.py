@@ -258,7 +258,7 @@ def test_an_episode_log_can_be_piped_into_sft(done: Place, tmp_path: Path) -> No
     log = (done.folder("synth-coldstart") / "episodes.jsonl").read_bytes()
     place = Place(tmp_path)
     words = [*place.command("sft")[:4], "--data", "-", "--where", "reward=1", "--max-steps", "1", "--out", "runs/piped"]
-    piped = subprocess.run(words, cwd=tmp_path, env=place._environ(), input=log, capture_output=True, check=False)
+    piped = subprocess.run(words, cwd=tmp_path, env=place.environ(), input=log, capture_output=True, check=False)
     assert piped.returncode == 0, piped.stderr.decode()
     assert summary(place.folder("piped"))["steps"] == 1
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from muarl_cli.engines.canary import canary_of
 from muarl_cli.engines.protocol import Engine, Finish, Generation, Sampling
 
 STOPS = (3, 4)
@@ -78,6 +79,21 @@ async def a_conversation_of_turns_costs_nothing_in_exactness(engine: Engine, mod
         ids = ids + drawn.ids + prompt(50 + turn, 7)
     engine.release("talk")
     engine.release("never there")
+
+
+async def takes_new_weights(engine: Any, old: Any, new: Any, version: str, adapter: bool, atol: float) -> None:
+    """After a sync nothing of the old weights is left: not behind a prompt that was cached with them either, which is
+    longer than the blocks in which servers cache (the canary's is not)."""
+    ids, ask = prompt(31, 300), Sampling(1.0, 1.0, 6, STOPS, 9)
+    for _ in range(2):
+        before = await engine.generate(ids, ask, "cached")
+        assert torch.allclose(torch.tensor(before.logprobs), expected(old, ids, before, 1.0), atol=atol)
+    await engine.share(new.save_pretrained, version, canary_of(new, "fp32"), adapter)
+    for _ in range(2):  # what is loaded must stay loaded
+        after = await engine.generate(ids, ask, "cached")
+        assert torch.allclose(torch.tensor(after.logprobs), expected(new, ids, after, 1.0), atol=atol)
+    assert after.weight_version == version != before.weight_version
+    await draws_from_the_model_it_serves(engine, new, atol)
 
 
 async def whole_contract(engine: Engine, model: Any, atol: float) -> None:

@@ -1,4 +1,4 @@
-"""The engine contract on a real vLLM server (0.32, CPU build), with full and adapter updates: `make test-vllm`.
+"""The engine contract on a real vLLM (0.32, CPU build), as a server and in a process of ours: `make test-vllm`.
 
 Needs an interpreter that has vLLM, named by MUARL_VLLM_PYTHON (`make test-vllm` builds an environment and names it);
 without one there is nothing to test.
@@ -7,22 +7,19 @@ without one there is nothing to test.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from engines import contract
-from engines.test_vllm_server import make_model
+from engines.small_models import CLOSE, adapted, make_model, save
+from engines.vllm_process import PYTHON, Served, needs_vllm, served
 
 from muarl_cli.engines.canary import canary_of
 from muarl_cli.engines.protocol import Sampling
@@ -30,52 +27,15 @@ from muarl_cli.engines.vllm_server import VllmServer, open_servers
 from muarl_cli.engines.wire import RetryPolicy, Wire, resolve_address
 from muarl_cli.errors import MuarlError
 
-PYTHON = os.environ.get("MUARL_VLLM_PYTHON", "")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PYTHON, reason="needs vLLM in an environment of its own: make test-vllm"),
-]
-CLOSE = 2e-3
-"""two implementations of the same fp32 arithmetic"""
+pytestmark = [pytest.mark.slow, needs_vllm]
 
 
-def save(model: Any, folder: Path) -> Path:
-    """A model folder with a tokenizer, which vLLM asks for even where only token ids travel."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    model.save_pretrained(folder)
-    plain = Tokenizer(models.WordLevel({f"w{i}": i for i in range(contract.VOCAB)}, unk_token="w0"))
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="w1", eos_token="w3").save_pretrained(folder)
-    return folder
-
-
-@contextmanager
-def served(folder: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`muarl serve` on a free port; the base URL and the process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", str(folder), "--port", str(port), "--max-context", "512", "--python", PYTHON, *more]
-    flags = ["--", "--dtype", "float32", "--enforce-eager"]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-    program = [str(Path(sys.executable).with_name("muarl")), *words, *flags]
-    process = subprocess.Popen(program, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            assert process.poll() is None, "the server ended"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            raise AssertionError("the server did not start within five minutes")
-        yield f"http://127.0.0.1:{port}/v1", process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of `make_model(0)`, which takes adapters; the last test that uses it kills it."""
+    folder = save(make_model(0), tmp_path_factory.mktemp("tied"))
+    with served(folder, "--max-context", "512", "--max-lora-rank", "8") as server:
+        yield server
 
 
 async def connect(*urls: str) -> VllmServer:
@@ -83,28 +43,38 @@ async def connect(*urls: str) -> VllmServer:
     return await open_servers([Wire(resolve_address(url), retry=retry) for url in urls], "0")
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_a_real_server_keeps_the_contract_and_takes_new_weights(tied: bool, tmp_path: Path) -> None:
-    """Also with a tied output layer, which vLLM's CPU back-end does not renew by itself: muarl's worker packs it again,
-    and without that the canary stops the run."""
-    old, new = make_model(0, tied), make_model(1, tied)
-    with served(save(old, tmp_path / "model")) as (url, _):
+def talk(urls: tuple[str, ...], what: Callable[[VllmServer], Awaitable[None]]) -> None:
+    """Do `what` with an engine over these servers."""
 
-        async def everything() -> None:
-            engine = await connect(url)
-            features = engine._servers[0].features
-            assert features.full_weights and features.pauses and features.resets_cache
-            await engine.check(engine._servers[0], canary_of(old, "fp32"))
-            await contract.whole_contract(engine, old, CLOSE)
-            with pytest.raises(MuarlError, match="does not compute"):
-                await engine.check(engine._servers[0], canary_of(new, "fp32"))
-            await engine.share(lambda folder: new.save_pretrained(folder), "1", canary_of(new, "fp32"), False)
-            await contract.draws_from_the_model_it_serves(engine, new, CLOSE)
-            if tied:
-                await _stale_head(engine, old, tmp_path)
-            await engine.close_connections()
+    async def everything() -> None:
+        engine = await connect(*urls)
+        await what(engine)
+        await engine.close_connections()
+        engine.close()
 
-        asyncio.run(everything())
+    asyncio.run(everything())
+
+
+async def _contract_and_full_weights(engine: VllmServer, old: Any, new: Any) -> None:
+    server = engine._servers[0]
+    assert server.features.full_weights and server.features.pauses and server.features.resets_cache
+    await engine.check(server, canary_of(old, "fp32"))
+    await contract.whole_contract(engine, old, CLOSE)
+    with pytest.raises(MuarlError, match="does not compute"):
+        await engine.check(server, canary_of(new, "fp32"))
+    await contract.takes_new_weights(engine, old, new, "1", False, CLOSE)
+
+
+def test_a_real_server_keeps_the_contract_and_takes_new_weights(tied: Served, tmp_path: Path) -> None:
+    """Also a tied output layer, which vLLM's CPU back-end does not renew by itself: muarl's worker packs it again, and
+    without that the canary stops the run."""
+    old, new = make_model(0), make_model(1)
+
+    async def everything(engine: VllmServer) -> None:
+        await _contract_and_full_weights(engine, old, new)
+        await _stale_head(engine, old, tmp_path)
+
+    talk((tied.url,), everything)
 
 
 async def _stale_head(engine: VllmServer, old: Any, tmp_path: Path) -> None:
@@ -117,45 +87,56 @@ async def _stale_head(engine: VllmServer, old: Any, tmp_path: Path) -> None:
     await server.admin._call("POST", "/reset_prefix_cache")
     with pytest.raises(MuarlError, match="does not compute with the trainer's weights"):
         await engine.check(server, canary_of(old, "fp32"))
-    await engine.share(lambda place: old.save_pretrained(place), "2", canary_of(old, "fp32"), False)
+    await engine.share(old.save_pretrained, "2", canary_of(old, "fp32"), False)
 
 
-def test_a_real_server_swaps_adapters(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+def test_a_real_server_swaps_adapters(tied: Served) -> None:
+    """One after another, which the server must keep without its file, and then none again."""
+    pytest.importorskip("peft")
     base = make_model(0)
-    with served(save(base, tmp_path / "model"), "--max-lora-rank", "8") as (url, _):
 
-        async def everything() -> None:
-            engine = await connect(url)
-            for version in (1, 2):
-                adapted = peft.get_peft_model(make_model(0), peft.LoraConfig(r=8, target_modules="all-linear")).eval()
-                torch.manual_seed(version)
-                for name, parameter in adapted.named_parameters():
-                    if "lora_B" in name:
-                        torch.nn.init.normal_(parameter, std=0.3)
-                canary = canary_of(adapted, "fp32")
-                await engine.share(lambda folder, a=adapted: a.save_pretrained(folder), str(version), canary, True)
-                await contract.draws_from_the_model_it_serves(engine, adapted, CLOSE)
-            await engine.close_connections()
+    async def everything(engine: VllmServer) -> None:
+        await engine.share(base.save_pretrained, "base", canary_of(base, "fp32"), False)
+        before = base
+        for number in (1, 2, 3):
+            after = adapted(make_model(0), number)
+            await contract.takes_new_weights(engine, before, after, f"adapter-{number}", True, CLOSE)
+            before = after
+        assert len(await engine._servers[0].wire.models()) == 2, "adapters that no longer play are still served"
+        await contract.takes_new_weights(engine, before, base, "without", False, CLOSE)
 
-        asyncio.run(everything())
+    talk((tied.url,), everything)
 
 
-def test_conversations_go_on_elsewhere_when_a_real_server_is_killed(tmp_path: Path) -> None:
-    model = make_model(0)
-    folder = save(model, tmp_path / "model")
-    with served(folder) as (first, process), served(folder) as (second, _):
+def test_a_real_server_of_an_untied_model_takes_over_from_one_that_is_killed(tied: Served, tmp_path: Path) -> None:
+    """Both get the same weights: the tied model's, whose output layer the untied one holds as a copy."""
+    old, new, both = make_model(0, False), make_model(1, False), make_model(2)
+    with served(save(old, tmp_path / "model"), "--max-context", "512") as untied:
+        talk((untied.url,), lambda engine: _contract_and_full_weights(engine, old, new))
+        copy = make_model(0, False)
+        copy.load_state_dict(both.state_dict())
 
-        async def everything() -> None:
-            engine = await connect(first, second)
+        async def dies(engine: VllmServer) -> None:
+            await engine.share(copy.save_pretrained, "3", canary_of(both, "fp32"), False)
             ask = Sampling(1.0, 1.0, 6, contract.STOPS, 1)
             await asyncio.gather(*(engine.generate(contract.prompt(n, 12), ask, f"t{n}") for n in range(4)))
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(tied.process.pid, signal.SIGKILL)
             for n in range(4):
                 drawn = await engine.generate(contract.prompt(n, 24), ask, f"t{n}")
-                found = contract.expected(model, contract.prompt(n, 24), drawn, 1.0)
+                found = contract.expected(both, contract.prompt(n, 24), drawn, 1.0)
                 assert torch.allclose(torch.tensor(drawn.logprobs), found, atol=CLOSE)
             assert engine.moved == 2
-            await engine.close_connections()
 
-        asyncio.run(everything())
+        talk((tied.url, untied.url), dies)
+
+
+def test_vllm_in_this_process_keeps_the_contract() -> None:
+    """In an interpreter that has vLLM, with the tied and the untied model: contract, full weights, adapters, a stale
+    output layer, a cancelled turn, a killed child."""
+    program = Path(__file__).with_name("vllm_local_contract.py")
+    done = subprocess.run([PYTHON, str(program)], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    checks = json.loads(done.stdout)["checks"]
+    assert len(checks) == 12
+    broken = {name: why for name, why in checks.items() if why}
+    assert not broken, "\n".join(f"{name}: {why}" for name, why in broken.items())

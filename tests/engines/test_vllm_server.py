@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from engines import contract
+from engines.small_models import adapted, make_model
 from fakes.vllm_like_server import ROUTES, VllmLikeServer
 
 from muarl_cli.conversation.protocols import InfraFault
@@ -25,26 +26,6 @@ from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.errors import MuarlError
 
 ONCE = RetryPolicy(attempts=1, request_seconds=20)
-
-
-def make_model(seed: int = 0, tied: bool = True) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(seed)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=contract.VOCAB,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            max_position_embeddings=512,
-            initializer_range=0.2,
-            tie_word_embeddings=tied,
-        )
-    ).eval()
 
 
 async def connect(*servers: VllmLikeServer) -> VllmServer:
@@ -79,12 +60,9 @@ def test_new_weights_are_what_is_served_from_then_on(tied: bool) -> None:
 
         async def everything() -> None:
             engine = await connect(server)
-            before = await engine.generate(contract.prompt(1, 12), Sampling(0.0, 1.0, 8, (3,), 1), "a")
-            await engine.share(lambda folder: new.save_pretrained(folder), "7", canary_of(new, "fp32"), adapter=False)
-            assert engine.weight_version == "7"
-            after = await engine.generate(contract.prompt(1, 12), Sampling(0.0, 1.0, 8, (3,), 1), "a")
-            assert (before.weight_version, after.weight_version) == ("0", "7") and before.ids != after.ids
-            await contract.draws_from_the_model_it_serves(engine, new, 2e-5)
+            assert engine.weight_version == "0"
+            served = make_model(0, tied)  # the server loads into its own
+            await contract.takes_new_weights(engine, served, new, "7", False, 2e-5)
             await engine.close_connections()
 
         asyncio.run(everything())
@@ -123,30 +101,28 @@ def test_an_update_that_is_refused_is_an_error_and_the_server_goes_on_as_it_was(
         asyncio.run(everything())
 
 
-def test_an_adapter_is_served_in_place(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+def test_adapters_are_served_one_after_another_each_under_a_name_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
     base = make_model(0)
-    adapted = peft.get_peft_model(make_model(0), peft.LoraConfig(r=4, target_modules="all-linear")).eval()
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    with VllmLikeServer(base) as server:
+    with VllmLikeServer(make_model(0)) as server:
 
         async def everything() -> None:
             engine = await connect(server)
-            canary = canary_of(adapted, "fp32")
-            with pytest.raises(MuarlError, match="does not compute"):
-                await engine.check(engine._servers[0], canary)
-            await engine.share(lambda folder: adapted.save_pretrained(folder), "1", canary, adapter=True)
-            await contract.draws_from_the_model_it_serves(engine, adapted, 2e-5)
+            before = base
+            for number in (1, 2):
+                after = adapted(make_model(0), number)
+                await contract.takes_new_weights(engine, before, after, str(number), True, 2e-5)
+                assert [str(number) in name for name in server.adapters] == [True]
+                assert len(list(engine._exchange.folder.iterdir())) == 1, "what is served must stay readable, only that"
+                before = after
+            assert "/collective_rpc" not in server.calls
+            await contract.takes_new_weights(engine, before, base, "3", False, 2e-5)
+            assert not list(engine._exchange.folder.iterdir())
             await engine.close_connections()
+            engine.close()
+            assert not engine._exchange.folder.exists()
 
         asyncio.run(everything())
-    # Its name stays the same, and a prefix cache knows it by its name.
-    paths = ("/pause", "/v1/load_lora_adapter", "/collective_rpc", "/reset_prefix_cache", "/resume")
-    order = [call for call in server.calls if call in paths]
-    assert order == ["/pause", "/v1/load_lora_adapter", "/reset_prefix_cache", "/resume"]
-    assert server.resets == ["reset_running_requests=true"]
 
 
 def test_conversations_go_on_under_an_update_and_every_turn_names_the_weights_that_drew_it() -> None:

@@ -71,7 +71,7 @@ class Place:
         return [str(muarl()), stage, "--profile", str(PROFILE), *words, "--out", f"runs/{stage}"]
 
     def start(self, command: list[str], **pipes: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(command, cwd=self.root, env=self._environ(), text=True, **pipes)
+        return subprocess.Popen(command, cwd=self.root, env=self.environ(), text=True, **pipes)
 
     def run(self, stage: str) -> None:
         """Run a stage to its end; raises `AssertionError` with its talk where it fails."""
@@ -82,7 +82,7 @@ class Place:
         done = subprocess.run(
             [str(muarl()), *words],
             cwd=self.root,
-            env=self._environ() | environment,
+            env=self.environ() | environment,
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -127,7 +127,8 @@ class Place:
             if not self.folder(name).exists():
                 shutil.copytree(other.folder(name), self.folder(name))
 
-    def _environ(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """Of a stage: nothing of the caller's own keys and addresses."""
         quiet = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "MUARL_"))}
         return quiet | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160"} | dict(self.environment)
 

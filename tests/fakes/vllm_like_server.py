@@ -29,6 +29,7 @@ ROUTES = (
     "/resume",
     "/reset_prefix_cache",
     "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
 )
 
 
@@ -48,6 +49,8 @@ class VllmLikeServer:
         self._still = asyncio.Event()
         self._still.set()
         self._engine = HFEngine(model, "fp32")
+        self.adapters: dict[str, Any] = {}
+        """the base with each adapter that is loaded, by name"""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -91,6 +94,7 @@ class VllmLikeServer:
         application.router.add_post("/reset_prefix_cache", self._reset)
         application.router.add_post("/collective_rpc", self._load)
         application.router.add_post("/v1/load_lora_adapter", self._adapter)
+        application.router.add_post("/v1/unload_lora_adapter", self._no_adapter)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -114,7 +118,7 @@ class VllmLikeServer:
         return web.json_response({"version": "0.32.0+fake"})
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "policy"}, {"id": "muarl-policy"}]})
+        return web.json_response({"data": [{"id": name} for name in ("policy", *self.adapters)]})
 
     async def _pause(self, request: web.Request) -> web.Response:
         self._going.clear()
@@ -133,9 +137,12 @@ class VllmLikeServer:
         self.completions += 1
         body = await request.json()
         ids = tuple(body["prompt"])
+        if body["model"] not in ("policy", *self.adapters):
+            return web.json_response({"error": "no such model"}, status=404)
+        model = self.adapters.get(body["model"], self.model)
         if body.get("prompt_logprobs") is not None:
             with torch.no_grad():
-                everything = torch.log_softmax(self.model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
+                everything = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
             rows: list[Any] = [None]
             rows += [{str(i): {"logprob": float(everything[n, i])}} for n, i in enumerate(ids[1:])]
             return web.json_response({"choices": [{"prompt_logprobs": rows, "token_ids": [0]}]})
@@ -144,12 +151,14 @@ class VllmLikeServer:
         )
         session = str(self.completions)
         await self._going.wait()
+        adapter = self.adapters.get(body["model"])
+        engine = self._engine if adapter is None else HFEngine(adapter, "fp32")
         self._drawing += 1
         self._still.clear()
         try:
-            drawn = await self._engine.generate(ids, sampling, session)
+            drawn = await engine.generate(ids, sampling, session)
         finally:
-            self._engine.release(session)
+            engine.release(session)
             self._drawing -= 1
             if not self._drawing:
                 self._still.set()
@@ -179,11 +188,19 @@ class VllmLikeServer:
         return web.json_response({"results": [body["kwargs"]["version"]]})
 
     async def _adapter(self, request: web.Request) -> web.Response:
+        from copy import deepcopy
+
         from peft import PeftModel
 
         body = await request.json()
-        self.loading.append(self._drawing)
-        adapted = PeftModel.from_pretrained(self.model, body["lora_path"])
-        self.model = adapted.merge_and_unload()
-        self._engine = HFEngine(self.model, "fp32")
+        if body["lora_name"] in self.adapters:
+            return web.json_response({"error": "it is loaded already"}, status=400)
+        adapted = PeftModel.from_pretrained(deepcopy(self.model), body["lora_path"])
+        self.adapters[body["lora_name"]] = adapted.merge_and_unload().eval()
+        return web.Response(text="Success")
+
+    async def _no_adapter(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return web.json_response({"error": "no such adapter"}, status=404)
         return web.Response(text="Success")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.settings.grammar import SOURCES, parse_mixture, parse_task_ref, split_override
+from muarl_cli.settings.grammar import SOURCES, parse_engines, parse_mixture, parse_task_ref, split_override
 from muarl_cli.settings.yamlio import dump, load_text
 
 NAMES = ("scripted", "llm", "hf", "replay")
@@ -121,3 +121,20 @@ def test_yaml_written_is_yaml_read(value: dict[str, Any]) -> None:
         assert load_text(text, "test") == value
     except MuarlError as error:
         assert "key or password" in error.what, text
+
+
+def test_vllm_in_this_process_is_an_engine_with_options_and_stands_alone() -> None:
+    assert parse_engines([]) is None and parse_engines(["http://127.0.0.1:8000/v1"]) is None
+    assert parse_engines(["vllm"]) == {}
+    found = parse_engines(
+        ["vllm?enforce_eager=true&gpu_memory_utilization=0.5&tensor_parallel_size=2&quantization=fp8"]
+    )
+    assert found == {
+        "enforce_eager": True,
+        "gpu_memory_utilization": 0.5,
+        "tensor_parallel_size": 2,
+        "quantization": "fp8",
+    }
+    for wrong in (["vllm", "http://127.0.0.1:8000/v1"], ["vllm?eager"], ["vllm?a=1&a=2"], ["vllm?=1"]):
+        with pytest.raises(MuarlError):
+            parse_engines(wrong)

@@ -241,6 +241,8 @@ def test_staleness_needs_servers_and_a_correction_for_older_weights() -> None:
     assert _resolve(Stage.RL_TRAIN, "staleness=2", served, weighed).flat()["staleness"] == 2
     with pytest.raises(MuarlError, match=r"needs engines.*muarl serve"):
         _resolve(Stage.RL_TRAIN, "staleness=2", weighed)
+    with pytest.raises(MuarlError, match=r"needs engines that are servers"):
+        _resolve(Stage.RL_TRAIN, "staleness=2", weighed, "engines=vllm")
     with pytest.raises(MuarlError, match="needs importance_cap"):
         _resolve(Stage.RL_TRAIN, "staleness=2", served)
     assert _resolve(Stage.RL_TRAIN).flat()["staleness"] == 0

@@ -132,7 +132,9 @@ def flag(name: str, kind: Any, help_text: str, setting: str = "", switch: str = 
 Engines = Annotated[
     list[str] | None,
     typer.Option(
-        "--engine", help="vLLM server that draws the policy's turns (muarl serve); repeatable", rich_help_panel=PARTIES
+        "--engine",
+        help="who draws the policy's turns: a vLLM server (muarl serve), repeatable; or vllm, in this process",
+        rich_help_panel=PARTIES,
     ),
 ]
 ENGINES = Flag("engine", "engines", Engines, commas=True)

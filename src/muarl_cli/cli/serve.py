@@ -42,4 +42,4 @@ def serve(
         print(command.shell())
         return 0
     talk.say(command.shell())
-    return command.run()
+    command.run()

@@ -1,9 +1,10 @@
 """The control side of a vLLM server: what it can do, new weights, and whether it really has them.
 
 Features are read from the server's own OpenAPI document, since its routes move between versions. New weights come as a
-file that the server can see: an adapter is swapped in place, full weights are loaded by `vllm_worker.Worker`, between a
-pause that keeps running requests and a reset of the prefix cache. Invariant: a refused or half-done update is an error,
-never a warning; the caller checks afterwards what the server computes (`canary.py`), because a 200 is no proof.
+file that the server can see: an adapter is served beside the last one and then instead of it, full weights are loaded
+by `vllm_worker.Worker`, between a pause that keeps running requests and a reset of the prefix cache. Invariant: a
+refused or half-done update is an error, never a warning; the caller checks afterwards what the server computes
+(`canary.py`), because a 200 is no proof.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 
 import aiohttp
 
+from muarl_cli.engines.vllm_terms import ADAPTER
 from muarl_cli.errors import ExitCode, MuarlError
 
-ADAPTER = "muarl-policy"
-"""the name under which the policy's adapter is served"""
 SECONDS = 600.0
 """of one control call: loading 60 GB from a disk takes minutes"""
-_LORA, _RPC, _PAUSE, _RESUME, _RESET = (
+_LORA, _UNLORA, _RPC, _PAUSE, _RESUME, _RESET = (
     "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
     "/collective_rpc",
     "/pause",
     "/resume",
@@ -65,20 +66,23 @@ class VllmAdmin:
         version = str((await self._call("GET", "/version")).get("version", "")) if "/version" in paths else ""
         return Features(
             version=version,
-            adapters=_LORA in paths,
+            adapters={_LORA, _UNLORA} <= paths,
             full_weights=_RPC in paths,
             pauses={_PAUSE, _RESUME} <= paths,
             resets_cache=_RESET in paths,
         )
 
-    async def load_adapter(self, folder: Path, features: Features) -> str:
-        """Serve the adapter in `folder` in the place of the last one; the model name to ask for from now on."""
+    async def load_adapter(self, folder: Path, features: Features, previous: str) -> str:
+        """Serve the adapter in `folder`, and no longer `previous` where one was served; the model name to ask for from
+        now on. A new name each time: what vLLM is told to replace in place it reads from the disk again at every step
+        of its loop."""
         if not features.adapters:
             raise self._cannot("load adapters", "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
-        body = {"lora_name": ADAPTER, "lora_path": str(folder), "load_inplace": True}
-        async with self._paused(features):
-            await self._call("POST", _LORA, body)
-        return ADAPTER
+        name = f"{ADAPTER}-{folder.name}"
+        await self._call("POST", _LORA, {"lora_name": name, "lora_path": str(folder)})
+        if previous:
+            await self._call("POST", _UNLORA, {"lora_name": previous})
+        return name
 
     async def load_weights(self, folder: Path, version: str, features: Features) -> None:
         """Replace all weights by those in `folder` (a Hugging Face folder)."""

@@ -13,15 +13,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from muarl_cli.engines.vllm_terms import ENVIRONMENT, OPTIONS
 from muarl_cli.errors import ExitCode, MuarlError
 
 SERVED_NAME = "policy"
-ENVIRONMENT = {
+_SWITCHES = {
     "VLLM_SERVER_DEV_MODE": "1",  # /collective_rpc, /pause, /resume, /reset_prefix_cache
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # /v1/load_lora_adapter
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
 }
 
 
@@ -37,8 +37,8 @@ class Command:
         before = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
         return f"{before} {shlex.join(self.words)}"
 
-    def run(self) -> int:
-        """Run it in this terminal until it ends; its exit code. Raises `MuarlError` where there is no vLLM."""
+    def run(self) -> NoReturn:
+        """Become this program: whoever ends this process ends it. Raises `MuarlError` where there is no vLLM."""
         python = self.words[0]
         found = subprocess.run([python, "-c", "import vllm"], capture_output=True, text=True, check=False)
         if found.returncode:
@@ -49,7 +49,7 @@ class Command:
                 next_step="pip install 'muarl-cli[vllm]', or name an interpreter that has it: --python",
                 code=ExitCode.MISSING_INPUT,
             )
-        return subprocess.run(self.words, env={**os.environ, **self.environment}, check=False).returncode
+        os.execvpe(python, self.words, {**os.environ, **self.environment})
 
 
 def serve_command(
@@ -63,11 +63,8 @@ def serve_command(
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model, "--served-model-name", SERVED_NAME, "--host", host, "--port", str(port)),
         *("--max-model-len", str(max_context)),
-        *("--generation-config", "vllm"),  # a folder's own sampling defaults would change the distribution unseen
-        *("--logprobs-mode", "processed_logprobs"),  # after temperature and top-p: what was really drawn from
-        *("--max-logprobs", "1"),
-        *("--worker-extension-cls", "muarl_cli.engines.vllm_worker.Worker"),
+        *(word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", str(value))),
         *(("--enable-lora", "--max-lora-rank", str(max_lora_rank)) if max_lora_rank else ()),
         *more,
     ]
-    return Command(tuple(words), {**ENVIRONMENT, "PYTHONPATH": path})
+    return Command(tuple(words), {**_SWITCHES, **ENVIRONMENT, "PYTHONPATH": path})

@@ -9,22 +9,19 @@ computes on a fixed prompt, and it was what the trainer computes (`canary.py`); 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.engines.canary import Canary
-from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
-from muarl_cli.engines.vllm_admin import ADAPTER, Features, VllmAdmin
+from muarl_cli.engines.exchange import Exchange, Writer
+from muarl_cli.engines.protocol import Capabilities, Generation, Sampling
+from muarl_cli.engines.vllm_admin import Features, VllmAdmin
+from muarl_cli.engines.vllm_terms import ADAPTER, CANARY, sampling_options, turn_of
 from muarl_cli.engines.wire import Wire
 from muarl_cli.errors import ExitCode, MuarlError
-
-Writer = Callable[[Path], None]
-"""writes what is to be served into an empty folder: a Hugging Face folder, or an adapter"""
 
 
 @dataclass
@@ -34,8 +31,10 @@ class Server:
     wire: Wire
     admin: VllmAdmin
     features: Features
-    model: str
-    """the name to ask for; an adapter's after the first sync of one"""
+    base: str
+    """the name under which the model itself is served"""
+    adapter: str = ""
+    """the name of the adapter that plays now; none before the first sync of one"""
     alive: bool = True
     sessions: set[str] = field(default_factory=set)
     steady: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,6 +42,11 @@ class Server:
 
     def __post_init__(self) -> None:
         self.steady.set()
+
+    @property
+    def model(self) -> str:
+        """The name to ask for."""
+        return self.adapter or self.base
 
 
 class VllmServer:
@@ -57,9 +61,7 @@ class VllmServer:
         self._servers = list(servers)
         self._version = version
         self._home: dict[str, Server] = {}
-        self._own = exchange is None
-        # absolute: a server has a working directory of its own
-        self._exchange = Path(tempfile.mkdtemp(prefix="muarl-weights-")) if exchange is None else exchange.resolve()
+        self._exchange = Exchange(exchange)
         self.moved = 0
         """conversations that went on elsewhere, because their server died"""
 
@@ -81,7 +83,14 @@ class VllmServer:
             await server.steady.wait()
             version = self._version  # the oldest that may draw: it is named anew when every server has the next one
             try:
-                reply = await server.wire.completions(_request(server.model, prompt_ids, sampling))
+                reply = await server.wire.completions(
+                    {
+                        "model": server.model,
+                        "prompt": list(prompt_ids),
+                        "return_token_ids": True,
+                        **sampling_options(sampling),
+                    }
+                )
             except InfraFault:
                 if not server.steady.is_set():  # it was paused for too long, not lost: ask again
                     continue
@@ -108,14 +117,8 @@ class VllmServer:
 
     async def share(self, write: Writer, version: str, canary: Canary, adapter: bool) -> None:
         """Give every server new weights and check what it computes with them. Raises `MuarlError` on any mismatch."""
-        folder = self._exchange / f"weights-{version}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        await asyncio.to_thread(write, folder)
-        try:
+        async with self._exchange.delivery(write, version, adapter) as folder:
             await asyncio.gather(*(self._share(server, folder, version, canary, adapter) for server in self._servers))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         self._version = version
 
     def require_updates_in_flight(self) -> None:
@@ -134,9 +137,10 @@ class VllmServer:
         server.steady.clear()
         try:
             if adapter:
-                server.model = await server.admin.load_adapter(folder, server.features)
+                server.adapter = await server.admin.load_adapter(folder, server.features, server.adapter)
             else:
                 await server.admin.load_weights(folder, version, server.features)
+                server.adapter = ""
         finally:
             server.steady.set()
         server.alive = True
@@ -145,14 +149,7 @@ class VllmServer:
     async def check(self, server: Server, canary: Canary) -> None:
         """Compare what a server computes on the canary's prompt with what the trainer does."""
         reply = await server.wire.completions(
-            {
-                "model": server.model,
-                "prompt": list(canary.ids),
-                "max_tokens": 1,
-                "temperature": 0.0,
-                "prompt_logprobs": 0,
-                "return_token_ids": True,
-            }
+            {"model": server.model, "prompt": list(canary.ids), "return_token_ids": True, **CANARY}
         )
         canary.compare(_prompt_logprobs(reply, canary.ids), server.admin.root)
 
@@ -162,8 +159,7 @@ class VllmServer:
 
     def close(self) -> None:
         self._home.clear()
-        if self._own:
-            shutil.rmtree(self._exchange, ignore_errors=True)
+        self._exchange.close()
 
     def _place(self, session: str) -> Server:
         """The session's server; a new session goes to the one that holds the fewest."""
@@ -182,7 +178,7 @@ async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | Non
     they belong to the event loop that opened them, and the engine may be used from another."""
     servers = []
     for wire in wires:
-        names = [name for name in await wire.models() if name != ADAPTER]
+        names = [name for name in await wire.models() if not name.startswith(ADAPTER)]
         if not names:
             raise MuarlError(
                 f"{wire.address.url} serves no model",
@@ -193,28 +189,6 @@ async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | Non
         servers.append(Server(wire, admin, await admin.features(), names[0]))
         await wire.close()
     return VllmServer(servers, version, exchange)
-
-
-def _request(model: str, prompt: Sequence[int], sampling: Sampling) -> dict[str, Any]:
-    """Everything that shapes the distribution is said, so that a server's own defaults cannot."""
-    return {
-        "model": model,
-        "prompt": list(prompt),
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "seed": sampling.seed % 2**31,
-        "stop_token_ids": list(sampling.stop_ids),
-        "ignore_eos": True,
-        "logprobs": 0,
-        "return_token_ids": True,
-        "skip_special_tokens": False,
-    }
 
 
 def _generation(reply: Mapping[str, Any], sampling: Sampling, version: str) -> Generation:
@@ -229,8 +203,7 @@ def _generation(reply: Mapping[str, Any], sampling: Sampling, version: str) -> G
             next_step="use a vLLM server from 0.10 on (muarl serve MODEL); without them nothing may be trained on",
             code=ExitCode.UNAVAILABLE,
         )
-    finish = Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH
-    return Generation(tuple(ids), tuple(float(p) for p in logprobs), finish, version)
+    return turn_of(ids, logprobs, sampling, version)
 
 
 def _prompt_logprobs(reply: Mapping[str, Any], ids: Sequence[int]) -> list[float]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from muarl_cli.conversation.protocols import AgentFactory, UserFactory
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
-from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_mixture
+from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, USER_BACKENDS, parse_engines, parse_mixture
 from muarl_cli.settings.groups import Price, User
 from muarl_cli.worlds.scenario import Scenario, Task, user_tools_of
 
@@ -60,9 +60,12 @@ class Agents:
             await chat.wire.check(chat.model)
 
     async def close(self) -> None:
-        """Let go of the connections to served models."""
+        """Let go of the connections to served models, and of the engine."""
         for wire in self.wires:
             await wire.close()
+        engine: Any = getattr(self.fixed, "engine", None)
+        if engine is not None:
+            engine.close()
 
     async def forget(self) -> None:
         """Drop what an engine in this process has cached. A wave then depends on its own jobs and weights alone, to the
@@ -362,9 +365,13 @@ def load_policy(
 
 
 def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agents:
-    """The policy as the agent of a run: on the servers that `settings.engines` names, else in this process."""
+    """The policy as the agent of a run: on the servers that `settings.engines` names, in vLLM here, or as the module
+    itself."""
     if not settings.engines:
         return Agents("policy", fixed=policy.agent(settings, version), in_process=True)
+    options = parse_engines(settings.engines)
+    if options is not None:
+        return Agents("policy", fixed=policy.agent(settings, version, _vllm(policy, settings, version, out, options)))
     from muarl_cli.engines.address import resolve_address
     from muarl_cli.engines.limiter import Limiter
     from muarl_cli.engines.vllm_server import open_servers
@@ -374,6 +381,26 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
     return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
+
+
+def _vllm(policy: Policy, settings: Any, version: str, out: Path, options: Mapping[str, Any]) -> Any:
+    """vLLM in this process, with the policy's folder; an adapter's with its base, to which it is added."""
+    from muarl_cli.engines.vllm_local import VllmLocal
+    from muarl_cli.training.lora import base_of, rank_of
+    from muarl_cli.training.tiny_model import context_of
+
+    base = base_of(policy.folder)
+    trained = getattr(settings, "lora", None)
+    return VllmLocal(
+        base or policy.folder,
+        version,
+        dtype=policy.dtype,
+        max_context=min(settings.limits.max_context, context_of(base or policy.folder)),
+        adapter_rank=rank_of(policy.folder) if base else trained.rank if trained else 0,
+        adapter=policy.folder if base else None,
+        options=options,
+        exchange=out / ".weights",
+    )
 
 
 async def deliver(agents: Agents, policy: Policy, version: str) -> None:

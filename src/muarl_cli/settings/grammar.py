@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -45,6 +46,8 @@ WORLD_INJECTORS = (
     "planted_text",
 )
 """faults that tools can be made to show; `worlds/injectors.py` has what each one does"""
+LOCAL_VLLM = "vllm"
+"""an engine in this process, instead of the address of a server"""
 AUTO = "auto"
 """a user backend that follows from the tasks: a policy on a benchmark needs a model, everything else is scripted"""
 
@@ -129,6 +132,33 @@ def parse_rates(text: str) -> dict[str, float]:
             )
         rates[name] = share
     return rates
+
+
+def parse_engines(texts: Sequence[str]) -> dict[str, Any] | None:
+    """The options of vLLM in this process where the engines are `vllm` or `vllm?option=value&option=value`; None where
+    they are addresses of servers. Values are read as YAML reads them. Raises `MuarlError`."""
+    from muarl_cli.settings.yamlio import load_text
+
+    local = [text for text in texts if text.partition("?")[0] == LOCAL_VLLM]
+    if not local:
+        return None
+    if len(texts) > 1:
+        raise MuarlError(
+            f"{local[0]!r} is one engine, in this process, and there are others beside it: {', '.join(texts)}",
+            next_step="name it alone, or name servers only; on several GPUs: vllm?tensor_parallel_size=2",
+            code=ExitCode.CONFIG,
+        )
+    options: dict[str, Any] = {}
+    for part in filter(None, local[0].partition("?")[2].split("&")):
+        name, equals, value = part.partition("=")
+        if not name.isidentifier() or not equals or name in options:
+            raise MuarlError(
+                f"{part!r} in {local[0]!r} is no option of vLLM",
+                next_step="for example vllm?gpu_memory_utilization=0.5&tensor_parallel_size=2",
+                code=ExitCode.CONFIG,
+            )
+        options[name] = load_text(value, local[0])
+    return options
 
 
 def _share(text: str, whole: str, what: str) -> float:

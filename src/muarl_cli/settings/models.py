@@ -12,7 +12,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from muarl_cli.settings.grammar import HUMAN, SCRIPTED_AGENTS, TaskRef, parse_mixture, parse_rates, parse_task_ref
+from muarl_cli.settings.grammar import (
+    HUMAN,
+    SCRIPTED_AGENTS,
+    TaskRef,
+    parse_engines,
+    parse_mixture,
+    parse_rates,
+    parse_task_ref,
+)
 from muarl_cli.settings.groups import (
     AlarmAt,
     Checkouts,
@@ -221,7 +229,14 @@ class Played(Conversations):
     """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
     checkouts: Checkouts
     engines: Names
-    """addresses of vLLM servers that draw the policy's turns, token by token; empty = this process does"""
+    """addresses of vLLM servers that draw the policy's turns, token by token, or vllm = vLLM in this process, with its
+    options as vllm?gpu_memory_utilization=0.5; empty = this process does, with transformers"""
+
+    @field_validator("engines")
+    @classmethod
+    def _engines(cls, value: list[str]) -> list[str]:
+        parse_engines(value)
+        return value
 
     @property
     def task_refs(self) -> tuple[TaskRef, ...]:
@@ -261,7 +276,7 @@ class Served(Played):
 
     @property
     def in_process(self) -> bool:
-        """Whether a model in this process draws the agent's turns."""
+        """Whether a model in this process draws the agent's turns, in batches that are the same every time."""
         return self.from_folder and not self.engines
 
 
@@ -330,7 +345,7 @@ class RlTrain(Played):
     """tokens that go through the model at once; does not change the result"""
     staleness: CountOrNone
     """how many updates the weights that drew a token may lie behind those it trains; 0 = each step waits for its own
-    conversations, above it those of as many steps more go on while one trains (needs engines)"""
+    conversations, above it those of as many steps more go on while one trains (needs servers as engines)"""
     updates_per_batch: Count
     """optimiser steps on the same episodes"""
     outputs: Outputs
@@ -370,10 +385,11 @@ class RlTrain(Played):
             raise ValueError(f"dual_clip has no effect with the loss {self.loss}: leave it at 0")
         if self.sequence_gate and not (len(self.sequence_gate) == 2 and self.sequence_gate[0] < self.sequence_gate[1]):
             raise ValueError("sequence_gate is two numbers, low and high, as [0.99, 1.01], or empty")
-        if self.staleness and not self.engines:
+        if self.staleness and (not self.engines or parse_engines(self.engines) is not None):
             raise ValueError(
-                f"staleness {self.staleness} needs engines: without them conversations are drawn with the very weights "
-                "that are being changed. Start `muarl serve MODEL` and name it with --engine, or leave staleness at 0"
+                f"staleness {self.staleness} needs engines that are servers: in this process conversations are drawn "
+                "with the very weights that are being changed, or stop while vLLM takes new ones. Start `muarl serve "
+                "MODEL` and name it with --engine, or leave staleness at 0"
             )
         if self.staleness and not self.importance_cap:
             raise ValueError(

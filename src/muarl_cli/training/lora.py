@@ -64,3 +64,11 @@ def base_of(folder: Path) -> Path | None:
     if not (folder / ADAPTER).is_file():
         return None
     return Path(json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def rank_of(folder: Path) -> int:
+    """The rank of the adapter in `folder`, the largest where parts of it differ."""
+    import json
+
+    config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    return max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 0)

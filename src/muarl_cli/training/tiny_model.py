@@ -6,6 +6,7 @@ same code path as a Qwen3-8B. Invariant: only safetensors are read, and code ins
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,11 @@ def load_model(path: Path | str, dtype: str) -> Any:
     )
     model.eval()
     return model
+
+
+def context_of(folder: Path) -> int:
+    """The longest conversation that the model in `folder` can hold, in tokens."""
+    return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
 
 
 def format_of(path: Path | str) -> tuple[Rendering, Dialect] | None:

@@ -1,0 +1,72 @@
+"""A real vLLM server, started as a person starts one: `muarl serve`, with an interpreter that has vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PYTHON = os.environ.get("MUARL_VLLM_PYTHON", "")
+needs_vllm = pytest.mark.skipif(not PYTHON, reason="needs vLLM in an environment of its own: make test-vllm")
+START_SECONDS = 300
+"""on two cores that others use too, one takes up to a minute"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers: its base URL and its process, the first of a group."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def served(folder: Path, *words: str, python: str = PYTHON, flags: Sequence[str] = ()) -> Iterator[Served]:
+    """`muarl serve FOLDER WORDS -- FLAGS` on a free port, in fp32. Raises `AssertionError` with the server's last lines
+    where it does not come up."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [str(Path(sys.executable).with_name("muarl")), "serve", str(folder), "--port", str(port), *words]
+    program += ["--python", python, "--", "--dtype", "float32", "--enforce-eager", *flags]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            program, env=environment, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            trouble = _wait(process, f"http://127.0.0.1:{port}/health")
+            if trouble:
+                log.seek(0)
+                lines = log.read().decode(errors="replace").splitlines()
+                raise AssertionError("\n".join([f"the server {trouble}; its last lines:", *lines[-40:]]))
+            yield Served(f"http://127.0.0.1:{port}/v1", process)
+        finally:
+            with suppress(ProcessLookupError):  # a test may have killed it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], health: str) -> str:
+    """Until the server is healthy: "", or what happened instead."""
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            return f"ended with exit code {process.returncode}"
+        try:
+            urllib.request.urlopen(health, timeout=2).close()
+            return ""
+        except OSError:
+            time.sleep(0.5)
+    return f"did not answer within {START_SECONDS} s"
