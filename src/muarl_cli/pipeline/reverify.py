@@ -61,7 +61,7 @@ def run(folder: Path, accept: str, benchmarks: bool = False) -> dict[str, Any]:
             codes.update({reason.key for reason in verified.reasons})
     if benchmarks:
         scenarios = {f"{s.source}:{s.name}": s for s, _ in view.tasks.values()}
-        write_card(folder, view.verdicts, [scenarios[name] for name in sorted(scenarios)], settings["split"], True)
+        write_card(folder, view.episodes, view.verdicts, [scenarios[name] for name in sorted(scenarios)], settings["split"], True)
     ids = Counter(e.episode_id for e in view.episodes)
     return {
         "filters": [f.value for f in checks],
