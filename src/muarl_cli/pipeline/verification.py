@@ -110,8 +110,8 @@ def write_card(
     split: str,
     benchmarks: bool = False,
 ) -> dict[str, Any]:
-    """Write `card.json` and `card.md` into the folder of a run that held these episodes; the card. With `benchmarks`, overlap is also looked for in
-    every benchmark that is installed. Raises `MuarlError`."""
+    """Write `card.json` and `card.md` into the folder of a run that held these episodes; the card. With `benchmarks`,
+    overlap is also looked for in every benchmark that is installed. Raises `MuarlError`."""
     known = {f"{s.source}:{s.name}": (s, s.tasks(split)) for s in scenarios}
     sets = ((name, fingerprint(scenario, tasks)) for name, scenario, tasks in test_sets(benchmarks))
     card = data_card(episodes, verdicts, known, sets)

@@ -100,15 +100,20 @@ def to_dict(episode: Episode, tokens: RowsRef | None = None) -> dict[str, Any]:
 
 def encode(episode: Episode, tokens: RowsRef | None = None) -> bytes:
     """One line with its newline: ASCII, no NaN, checksum last. Raises `BadLine` for what could not be read back."""
+    return seal(episode, tokens)[0]
+
+
+def seal(episode: Episode, tokens: RowsRef | None = None) -> tuple[bytes, Episode]:
+    """The line of `encode`, and the episode as `decode` will read it."""
     try:
         value = to_dict(episode, tokens)
         body = strict_json.dumps(value).encode("ascii")
         if len(body) > MAX_LINE_BYTES - 64:
             raise ValueError(f"{len(body)} bytes; at most {MAX_LINE_BYTES} are written")
-        from_dict(value)
+        as_read = from_dict(value)
     except (ValueError, TypeError, AttributeError) as error:
         raise BadLine(f"{getattr(episode, 'episode_id', '')!r}: {error}") from error
-    return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)
+    return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body), as_read
 
 
 def head(line: bytes) -> Head:

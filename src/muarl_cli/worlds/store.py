@@ -21,7 +21,10 @@ _LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
 def _copy(value: Any) -> Any:
-    """A deep copy of a JSON value. Worlds read and write all the time, and `deepcopy` keeps books that JSON needs not."""
+    """A deep copy of a JSON value.
+
+    Worlds read and write all the time, and `deepcopy` keeps books that JSON does not need.
+    """
     kind = type(value)
     if kind is dict:
         return {key: own if type(own) in _LEAVES else _copy(own) for key, own in value.items()}
