@@ -63,6 +63,13 @@ def test_whatever_a_text_holds_repeating_it_invents_nothing(text: str) -> None:
     assert unknown(text, text, "") == []
 
 
+@given(*[st.text(alphabet="0123456789 ampy:/-.,#$@T\n", max_size=40)] * 2)
+def test_what_is_known_line_by_line_is_what_is_known_at_once(one: str, other: str) -> None:
+    both = facts(f"{one}\n{other}")
+    for name in both.__dataclass_fields__:
+        assert getattr(both, name) == getattr(facts(one), name) | getattr(facts(other), name)
+
+
 @given(st.text(alphabet=st.characters(categories=["Lu", "Ll", "Zs", "Po"], exclude_characters="@"), max_size=60))
 def test_a_text_without_digits_and_addresses_has_no_facts(text: str) -> None:
     found = facts(text)

@@ -78,7 +78,7 @@ def unknown(words: str, known: str, given: str) -> list[str]:
     a name made of a known id and a word ("backup-release-2"), a cell inside a range that was read, a date without its
     year, and a number that was said in words.
     """
-    own, said, fixed = facts(words), facts(known), facts(given)
+    own, said, fixed = facts(words), _of_lines(known), facts(given)
     missing = [email for email in own.emails if email not in said.emails | fixed.emails]
     dates = said.dates | fixed.dates
     missing += [_shown(date) for date in own.dates if not any(_same(date, other) for other in dates)]
@@ -100,6 +100,12 @@ def unknown(words: str, known: str, given: str) -> list[str]:
         if code not in codes and not (_is_part(code, codes) or _is_named_after(code, codes) or _is_inside(code, ranges))
     ]
     return sorted(missing)
+
+
+def _of_lines(text: str) -> Facts:
+    """The facts of a text, line by line: no fact goes over a line's end, and what is known grows by a line at a time."""
+    each = [facts(line) for line in text.split("\n")]
+    return Facts(*(frozenset().union(*(getattr(one, name) for one in each)) for name in Facts.__dataclass_fields__))
 
 
 def _is_part(code: str, codes: frozenset[str]) -> bool:
