@@ -14,6 +14,7 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.hashing import canonical
+from muarl_cli.pipeline.fingerprints import fingerprints
 from muarl_cli.pipeline.parties import chat_model
 from muarl_cli.pipeline.simulation import disagreement
 from muarl_cli.records.files import replace_file
@@ -22,10 +23,8 @@ from muarl_cli.settings.models import SynthColdstart
 from muarl_cli.verification.card import data_card
 from muarl_cli.verification.duplicates import Seen, shingles
 from muarl_cli.verification.filters import chain
-from muarl_cli.verification.overlap import fingerprint
 from muarl_cli.verification.subject import Filter, Reason, Subject
 from muarl_cli.verification.verify import Verified, verify
-from muarl_cli.worlds.catalog import test_sets
 from muarl_cli.worlds.scenario import Task
 
 ENOUGH = "enough: the wanted count was reached"
@@ -111,10 +110,10 @@ def write_card(
     benchmarks: bool = False,
 ) -> dict[str, Any]:
     """Write `card.json` and `card.md` into the folder of a run that held these episodes; the card. With `benchmarks`,
-    overlap is also looked for in every benchmark that is installed. Raises `MuarlError`."""
+    installed benchmarks that were never read are read now, once for all cards. Raises `MuarlError`."""
     known = {f"{s.source}:{s.name}": (s, s.tasks(split)) for s in scenarios}
-    sets = ((name, fingerprint(scenario, tasks)) for name, scenario, tasks in test_sets(benchmarks))
-    card = data_card(episodes, verdicts, known, sets)
+    sets, missing = fingerprints(benchmarks)
+    card = data_card(episodes, verdicts, known, sets) | {"not_compared": list(missing)}
     card["tools"] = disagreement(episodes, {task.task_hash: (s, task) for s, tasks in known.values() for task in tasks})
     replace_file(folder / CARD, (json.dumps(canonical(card), indent=2, sort_keys=True) + "\n").encode("ascii"))
     replace_file(folder / CARD_TEXT, _card_text(card).encode())

@@ -6,7 +6,7 @@ Invariant: every figure is counted from the log, the verdicts and the tasks; not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
@@ -29,7 +29,7 @@ def data_card(
     episodes: Sequence[Episode],
     verdicts: Mapping[str, Mapping[str, Any]],
     scenarios: Mapping[str, tuple[Any, Sequence[Task]]],
-    benchmarks: Iterable[tuple[str, Fingerprint]],
+    benchmarks: Mapping[str, Fingerprint],
 ) -> dict[str, Any]:
     """The card of a run. `scenarios` maps `source:name` to the scenario and all tasks of the demonstrated split;
     `benchmarks` are the task sets to look for in it, by name."""
@@ -135,10 +135,10 @@ def _parties(accepted: Sequence[Episode]) -> dict[str, dict[str, int]]:
 def _overlaps(
     accepted: Sequence[Episode],
     known: Mapping[str, tuple[Any, Task]],
-    benchmarks: Iterable[tuple[str, Fingerprint]],
+    benchmarks: Mapping[str, Fingerprint],
 ) -> dict[str, Any]:
     held = {e.task_hash for e in accepted}
     marks = [TaskMark.of(task) for key, (_, task) in known.items() if key in held]
     briefs = {key: scenario.user_prompt(task) for key, (scenario, task) in known.items() if key in held}
     own = wording(accepted, briefs)
-    return {name: against(theirs, marks, own) for name, theirs in benchmarks}
+    return {name: against(theirs, marks, own) for name, theirs in benchmarks.items()}

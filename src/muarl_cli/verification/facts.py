@@ -103,7 +103,7 @@ def unknown(words: str, known: str, given: str) -> list[str]:
 
 
 def _of_lines(text: str) -> Facts:
-    """The facts of a text, line by line: no fact goes over a line's end, and what is known grows by a line at a time."""
+    """The facts of a text, line by line: none goes over a line's end, and what is known grows by a line at a time."""
     each = [facts(line) for line in text.split("\n")]
     return Facts(*(frozenset().union(*(getattr(one, name) for one in each)) for name in Facts.__dataclass_fields__))
 
