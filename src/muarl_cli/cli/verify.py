@@ -26,7 +26,7 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of synth-coldstart")],
     accept: Annotated[str, typer.Option("--accept", help="verified, outcome or all; default: as the run")] = "",
     benchmarks: Annotated[
-        bool, typer.Option("--benchmarks", help="also write overlap with every installed benchmark into the card")
+        bool, typer.Option("--benchmarks", help="write the card again; installed benchmarks never read before are read")
     ] = False,
     json: o.Json = False,
     debug: o.Debug = False,
