@@ -1,5 +1,6 @@
 """The paper's cold start offline: `muarl synth-coldstart --scenarios 9 --count 2000` with its defaults, then every
-accepted trajectory verified again from the log alone. Prints JSON: seconds, counts, what the card says."""
+accepted trajectory verified again from the log alone, those of the MCP scenarios on real servers (`muarl mcp install`
+comes first). Prints JSON: seconds, counts, what the card says."""
 
 from __future__ import annotations
 
@@ -43,6 +44,8 @@ def main() -> None:
                 "fewest": min(made["accepted_by_scenario"].values()),
                 "verified": verified["passed"],
                 "carried_out_again": verified["carried_out_again"],
+                "on_servers": sum(n for name, n in made["accepted_by_scenario"].items() if name.startswith("mcp:")),
+                "not_verified": verified["not_verified"],
                 "twice": verified["twice"],
                 "tools_missing": sorted({tool for row in rows for tool in row["tools_missing"]}),
                 "pairs": sum(row["pairs"] for row in rows),

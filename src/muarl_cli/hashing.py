@@ -11,19 +11,21 @@ import json
 import math
 from typing import Any
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
 
 def canonical(value: Any) -> Any:
     """A JSON value in which equal meanings are equal objects: integral floats become ints, tuples become lists."""
-    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
+    if type(value) in _PLAIN or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no canonical JSON form")
         return int(value) if value.is_integer() else value
-    if isinstance(value, dict):
-        return {str(k): canonical(v) for k, v in value.items()}
+    if isinstance(value, dict):  # most of what a log holds is plain, and a call for each costs more than all the rest
+        return {str(k): v if type(v) in _PLAIN else canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
+        return [v if type(v) in _PLAIN else canonical(v) for v in value]
     raise TypeError(f"{type(value).__name__} has no canonical JSON form")
 
 

@@ -12,7 +12,9 @@ import pytest
 from fakes.openai_server import FakeOpenAI, Running
 from scoring.judged_talks import talks
 
+from muarl_cli.benchmarks.provider import Provider, Status
 from muarl_cli.cli.app import main
+from muarl_cli.pipeline import fingerprints as known_sets
 from muarl_cli.pipeline.verification import Gate
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.records.verdicts import read_verdicts
@@ -21,6 +23,7 @@ from muarl_cli.settings.resolve import resolve
 from muarl_cli.verification.card import data_card
 from muarl_cli.verification.coverage import by_coverage, needed, pairs_of
 from muarl_cli.verification.judges import read_vote
+from muarl_cli.verification.overlap import fingerprint
 from muarl_cli.worlds.domain import builtin
 
 
@@ -75,10 +78,47 @@ def test_the_card_finds_demonstrations_that_are_test_tasks(run: Path) -> None:
     episodes = [e for e in iter_episodes(run) if e.scenario == "builtin:library"]
     held = {e.task_hash for e in episodes}
     seen = [task for task in tasks if task.task_hash in held][:7]
-    benchmark = [("copied", library, [*seen, *library.tasks("test")[:5]])]
+    benchmark = {"copied": fingerprint(library, [*seen, *library.tasks("test")[:5]])}
     found = data_card(episodes, {e.episode_id: {"accepted": True} for e in episodes}, known, benchmark)["overlap"]
     assert found["copied"]["same_task"] == 7 and found["copied"]["tasks"] == 12
     assert found["copied"]["demonstrations_with_13_gram"] >= 4
+
+
+def test_a_benchmark_is_read_once_and_named_where_it_was_not(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark that holds demonstrated tasks: not compared before somebody asks for it, then in every card; and
+    again not compared once it is another version."""
+    library, version = builtin("library"), ["1.0"]
+    read: list[str] = []
+
+    def sets(source: str, names: Any, splits: Any = ()) -> Any:
+        read.append(source)
+        name = "copied:library:train" if source == "tau2" else "builtin:library:test"
+        yield name, library, library.tasks("train" if source == "tau2" else "test")
+
+    here = Provider("tau2", ("library",), (), lambda: Status((version[0],)), lambda domain: {})
+    monkeypatch.setattr(known_sets, "providers", lambda: {"tau2": here})
+    monkeypatch.setattr(known_sets, "task_sets", sets)
+    monkeypatch.setenv("MUARL_HOME", str(tmp_path / "home"))
+    out = tmp_path / "run"
+
+    def card(*words: str) -> dict[str, Any]:
+        assert main([*words, "--json"]) == 0
+        capfd.readouterr()
+        return dict(json.loads((out / "card.json").read_text()))
+
+    first = card("synth-coldstart", "--scenarios", "library", "--count", "5", "--out", str(out))
+    assert first["not_compared"] == ["tau2"] and "copied:library:train" not in first["overlap"]
+    assert "Not compared: tau2" in (out / "card.md").read_text()
+    asked = card("verify", str(out), "--benchmarks")
+    assert asked["not_compared"] == [] and asked["overlap"]["copied:library:train"]["same_task"] == 5
+    assert "Not compared" not in (out / "card.md").read_text()
+    kept, missing = known_sets.fingerprints(False)
+    assert missing == () and len(kept["copied:library:train"].tasks) == len(library.tasks("train"))
+    assert read.count("tau2") == 1
+    version[0] = "1.1"
+    assert known_sets.fingerprints(False)[1] == ("tau2",)
 
 
 def test_tasks_in_order_of_coverage_are_the_same_tasks_and_cover_faster() -> None:

@@ -220,6 +220,12 @@ def test_exported_conversations_take_turns_as_the_format_asks(cold: Path, tmp_pa
         assert set(speakers[::2]) <= {"human", "observation"} and set(speakers[1::2]) <= {"gpt", "function_call"}
 
 
+def test_rows_are_exported_into_a_folder_that_is_made_and_never_into_a_file(cold: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "folder" / "rows.jsonl"
+    assert main(["export", "chat", str(cold), "--out", str(file)]) == 0 and file.stat().st_size
+    assert main(["export", "chat", str(cold), "--out", str(file / "rows.jsonl")]) == 64
+
+
 def test_exported_rows_load_as_one_table(cold: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
     for form in ("openai", "sharegpt"):

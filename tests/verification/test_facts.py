@@ -26,6 +26,8 @@ from muarl_cli.verification.facts import facts, unknown
         ("we keep it for 21 days", "three weeks please"),
         ("25 euros", "25.00"),
         ("room B-204", "b204"),
+        ("the branch backup-release-2", "release-2 is the branch"),
+        ("into B5 and AB12", '{"used_range": "A1:AC14"}'),
     ],
 )
 def test_what_was_said_in_another_form_is_known(words: str, known: str) -> None:
@@ -43,6 +45,9 @@ def test_what_was_said_in_another_form_is_known(words: str, known: str) -> None:
         ("write to ann@post.org", "ann@post.net", "ann@post.org"),
         ("case 990017", "", "990017"),
         ("card ending in 4822", "card 55554821", "4822"),
+        ("the branch backup-release-3", "release-2 is the branch", "backuprelease3"),
+        ("into D5", '{"used_range": "A1:C14"}', "d5"),
+        ("into B15", '{"used_range": "A1:C14"}', "b15"),
     ],
 )
 def test_a_value_from_nowhere_is_named(words: str, known: str, missing: str) -> None:
@@ -56,6 +61,13 @@ def test_the_policy_and_the_tools_are_known() -> None:
 @given(st.text(max_size=80))
 def test_whatever_a_text_holds_repeating_it_invents_nothing(text: str) -> None:
     assert unknown(text, text, "") == []
+
+
+@given(*[st.text(alphabet="0123456789 ampy:/-.,#$@T\n", max_size=40)] * 2)
+def test_what_is_known_line_by_line_is_what_is_known_at_once(one: str, other: str) -> None:
+    both = facts(f"{one}\n{other}")
+    for name in both.__dataclass_fields__:
+        assert getattr(both, name) == getattr(facts(one), name) | getattr(facts(other), name)
 
 
 @given(st.text(alphabet=st.characters(categories=["Lu", "Ll", "Zs", "Po"], exclude_characters="@"), max_size=60))

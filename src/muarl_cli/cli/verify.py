@@ -1,5 +1,8 @@
 """`muarl verify`: verify accepted demonstrations again, from the log alone.
 
+Logged calls are carried out again, those of MCP scenarios on their real servers. Exit code 1: something does not pass;
+2: something could not be verified, since its server is not installed.
+
 Examples:
   muarl verify runs/cold
   muarl verify runs/cold --benchmarks
@@ -23,7 +26,7 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of synth-coldstart")],
     accept: Annotated[str, typer.Option("--accept", help="verified, outcome or all; default: as the run")] = "",
     benchmarks: Annotated[
-        bool, typer.Option("--benchmarks", help="also write overlap with every installed benchmark into the card")
+        bool, typer.Option("--benchmarks", help="write the card again; installed benchmarks never read before are read")
     ] = False,
     json: o.Json = False,
     debug: o.Debug = False,
@@ -40,5 +43,11 @@ def verify(
         failed = result["failed"]
         for key, reasons in list(failed.items())[:SHOWN]:
             talk.warn(f"{key}: {'; '.join(reasons)}")
+        for name, row in result["not_replayed"].items():
+            talk.warn(f"{name}: {row['episodes']} {row['why']}")
+        if result["not_verified"]:
+            talk.warn("next: muarl mcp install, then verify again")
         talk.result(result if json else {**result, "failed": len(failed)})
-    return int(ExitCode.GATE_FAILED if failed or result["twice"] else ExitCode.OK)
+    if failed or result["twice"]:
+        return int(ExitCode.GATE_FAILED)
+    return int(ExitCode.PARTIAL if result["not_verified"] else ExitCode.OK)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
@@ -35,6 +35,11 @@ class ToolSpec:
     """schema of the answer, where a benchmark shows it to models"""
     whole_numbers: bool = False
     """whether its code gets a whole number as one (2, never 2.0) even where the schema says "number" (see `typed`)"""
+
+    @cached_property
+    def schema_text(self) -> str:
+        """The schema of the arguments as the text by which its validator is kept."""
+        return json.dumps(self.parameters, sort_keys=True)
 
     def openai(self) -> dict[str, Any]:
         """The tool as the `tools` entry of a chat-completions request."""
@@ -124,7 +129,7 @@ class Toolbox:
 
 
 def _schema_problem(tool: ToolSpec, arguments: Mapping[str, Any]) -> str:
-    validator = _validator(json.dumps(tool.parameters, sort_keys=True))
+    validator = _validator(tool.schema_text)
     errors = sorted(validator.iter_errors(dict(arguments)), key=lambda e: [str(p) for p in e.absolute_path])
     if not errors:
         return ""

@@ -112,6 +112,10 @@ def export_chat(log: Path, file: Path, form: str, where: str) -> dict[str, Any]:
             next_step="loosen --where; an empty one takes all valid ones",
             code=ExitCode.BAD_DATA,
         )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MuarlError(f"cannot write {file}", why=error.strerror or str(error), code=ExitCode.USAGE) from None
     replace_file(file, ("\n".join(lines) + "\n").encode("ascii"))
     return {"rows": len(lines), "format": form, "file": str(file)}
 

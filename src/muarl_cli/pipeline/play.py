@@ -222,8 +222,7 @@ class Player:
 
     async def run(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None = None) -> list[Episode]:
         """Episodes of all jobs, in their order; those that are in the log already are read from there."""
-        done = self._done()
-        owed = [j for j in jobs if j.key.episode_id not in done]
+        owed = [j for j in jobs if not self.log.is_done(j.key.episode_id)]
         if owed:
             await self._probe()
         if self.agents.in_process:
@@ -241,9 +240,6 @@ class Player:
             await self.users.probe()
             self._probed = True
 
-    def _done(self) -> set[str]:
-        return self.log.done_ids()
-
     def _immediate(self) -> bool:
         """Whether nobody waits for the outside world, so that episodes finish in the order they started."""
         return self.agents.fixed is None and not self.users.remote and not self.remote_worlds
@@ -252,10 +248,9 @@ class Player:
         self, jobs: Sequence[Job], size: int, on_done: Callable[[Episode], None] | None
     ) -> list[Episode]:
         episodes: list[Episode] = []
-        done = self._done()
         for start in range(0, len(jobs), size):
             wave = jobs[start : start + size]
-            if all(j.key.episode_id in done for j in wave):
+            if all(self.log.is_done(j.key.episode_id) for j in wave):
                 played = [self.log.read(j.key.episode_id, rows=True) for j in wave]
             else:
                 await self.agents.forget()

@@ -82,7 +82,7 @@ def run(settings: SynthColdstart, out: Path, talk: Talker) -> dict[str, Any]:
             gate = asyncio.run(_hold(settings, scenarios, out, folder.run_id, log, talk))
         verdicts, accepted = gate.verdicts, gate.accepted
         write_verdicts(out, verdicts)
-        card = write_card(out, verdicts, scenarios, settings.split)
+        card = write_card(out, gate.held, verdicts, scenarios, settings.split)
         marks = [TaskMark.of(task) for s in scenarios for task in s.tasks(settings.split)]
         held = {e.task_hash for e in accepted}
         write_lineage(

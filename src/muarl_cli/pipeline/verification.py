@@ -15,10 +15,10 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.hashing import canonical
+from muarl_cli.pipeline.fingerprints import fingerprints
 from muarl_cli.pipeline.parties import chat_model
 from muarl_cli.pipeline.simulation import disagreement
 from muarl_cli.records.files import replace_file
-from muarl_cli.records.log import iter_episodes
 from muarl_cli.records.reviews import Review, read_reviews
 from muarl_cli.settings.models import SynthColdstart
 from muarl_cli.verification.card import data_card
@@ -26,7 +26,6 @@ from muarl_cli.verification.duplicates import Seen, shingles
 from muarl_cli.verification.filters import chain
 from muarl_cli.verification.subject import Filter, Reason, Subject
 from muarl_cli.verification.verify import Verified, verify
-from muarl_cli.worlds.catalog import test_sets
 from muarl_cli.worlds.scenario import Task
 
 ENOUGH = "enough: the wanted count was reached"
@@ -44,6 +43,7 @@ class Gate:
         self._seen = Seen(settings.max_similarity) if settings.accept == "verified" else None
         self._reviews = read_reviews(folder)
         self._committee = _committee(settings, folder)
+        self.held: list[Episode] = []
         self.accepted: list[Episode] = []
         self.verdicts: dict[str, dict[str, Any]] = {}
 
@@ -55,6 +55,7 @@ class Gate:
         if verified.accepted and len(self.accepted) >= self._count:
             row |= {"accepted": False, "reasons": [ENOUGH], "codes": ["enough"]}
         self.verdicts[episode.episode_id] = row
+        self.held.append(episode)
         if row["accepted"]:
             self.accepted.append(episode)
         return bool(row["accepted"])
@@ -104,16 +105,17 @@ def refusals_of(review: Review) -> list[Reason]:
 
 def write_card(
     folder: Path,
+    episodes: Sequence[Episode],
     verdicts: Mapping[str, Mapping[str, Any]],
     scenarios: Sequence[Any],
     split: str,
     benchmarks: bool = False,
 ) -> dict[str, Any]:
-    """Write `card.json` and `card.md` into a run's folder; the card. With `benchmarks`, overlap is also looked for in
-    every benchmark that is installed. Raises `MuarlError`."""
+    """Write `card.json` and `card.md` into the folder of a run that held these episodes; the card. With `benchmarks`,
+    installed benchmarks that were never read are read now, once for all cards. Raises `MuarlError`."""
     known = {f"{s.source}:{s.name}": (s, s.tasks(split)) for s in scenarios}
-    episodes = list(iter_episodes(folder))
-    card = data_card(episodes, verdicts, known, test_sets(benchmarks))
+    sets, missing = fingerprints(benchmarks)
+    card = data_card(episodes, verdicts, known, sets) | {"not_compared": list(missing)}
     card["tools"] = disagreement(episodes, {task.task_hash: (s, task) for s, tasks in known.values() for task in tasks})
     replace_file(folder / CARD, (json.dumps(canonical(card), indent=2, sort_keys=True) + "\n").encode("ascii"))
     replace_file(folder / CARD_TEXT, _card_text(card).encode())

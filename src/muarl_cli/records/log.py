@@ -72,6 +72,8 @@ class EpisodeLog:
         self.folder, self.report = folder, report
         self._lock, self._file, self._index, self._shards = lock, file, index, shards
         self._guard = threading.Lock()
+        self._latest: dict[str, Episode] = {}
+        """the batch written last, as it would be read: a stage asks for what it wrote"""
 
     @classmethod
     def open(cls, folder: Path, need_tokens: bool = True) -> EpisodeLog:
@@ -126,12 +128,13 @@ class EpisodeLog:
         with self._guard:
             batch: dict[str, Episode] = {}
             for episode in episodes:
-                if not self._done(episode.episode_id):
+                if not self.is_done(episode.episode_id):
                     batch.setdefault(episode.episode_id, episode)
             if not batch:
                 return 0
             rows = {key: episode.rows for key, episode in batch.items() if episode.rows}
-            lines = [codec.encode(episode, reference(episode.rows)) for episode in batch.values()]
+            sealed = [codec.seal(episode, reference(episode.rows)) for episode in batch.values()]
+            lines = [line for line, _ in sealed]
             shard = self._shards.add(rows) if rows else ""
             try:
                 offset = self._file.append(b"".join(lines))
@@ -142,6 +145,7 @@ class EpisodeLog:
             for line in lines:
                 self._index.put(Entry(offset, len(line), codec.head(line)))
                 offset += len(line)
+            self._latest = {episode.episode_id: episode for _, episode in sealed}
             if shard:
                 with suppress(MuarlError, OSError):  # merging saves files, never episodes: those are safe already
                     self._shards.compact(self._expected)
@@ -152,6 +156,11 @@ class EpisodeLog:
         with self._guard:  # another thread may be writing
             return {key for key, entry in self._index.entries.items() if entry.head.valid or not valid_only}
 
+    def is_done(self, episode_id: str) -> bool:
+        """Whether this work is done: its episode is there, and counts."""
+        entry = self._index.entries.get(episode_id)
+        return entry is not None and entry.head.valid
+
     def __contains__(self, episode_id: object) -> bool:
         return episode_id in self._index.entries
 
@@ -161,9 +170,11 @@ class EpisodeLog:
     def read(self, episode_id: str, rows: bool = False) -> Episode:
         """One episode, with its token rows if asked for. Raises `MuarlError` where the id is unknown."""
         entry = self._entry(episode_id)
-        with (self.folder / LOG_NAME).open("rb") as file:
-            file.seek(entry.offset)
-            episode = codec.decode(file.read(entry.size))
+        episode = self._latest.get(episode_id)
+        if episode is None:
+            with (self.folder / LOG_NAME).open("rb") as file:
+                file.seek(entry.offset)
+                episode = codec.decode(file.read(entry.size))
         return replace(episode, rows=self.tokens_of(episode_id)) if rows else episode
 
     def tokens_of(self, episode_id: str) -> tuple[TokenRow, ...]:
@@ -192,10 +203,6 @@ class EpisodeLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _done(self, episode_id: str) -> bool:
-        entry = self._index.entries.get(episode_id)
-        return entry is not None and entry.head.valid
 
     def _expected(self, episode_id: str) -> codec.RowsRef | None:
         entry = self._index.entries.get(episode_id)

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 MAX_DEPTH = 64
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
 def loads(data: bytes | str, max_bytes: int) -> Any:
@@ -48,7 +49,7 @@ def check_depth(value: Any) -> None:
             child
             for parent in layer
             for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list, tuple))
+            if type(child) not in _LEAVES and isinstance(child, (dict, list, tuple))
         ]
 
 

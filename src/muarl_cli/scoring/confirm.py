@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 from muarl_cli.scoring.findings import Finding, Layer
 from muarl_cli.scoring.rules import Case, Rule
@@ -92,6 +93,7 @@ def _same_sentence_asks(low: str, start: int) -> bool:
     return end is not None and end.group() == "?"
 
 
+@lru_cache(maxsize=4096)  # each write asks about all that was said before it
 def asks(text: str) -> bool:
     """Whether the agent asks for a yes to something: "anything else?" and "which one?" ask for none."""
     return _QUESTION.search(_OPEN.sub(" ", _MORE.sub(" ", text))) is not None

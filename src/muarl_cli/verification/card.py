@@ -6,7 +6,7 @@ Invariant: every figure is counted from the log, the verdicts and the tasks; not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
@@ -15,7 +15,7 @@ from muarl_cli.records.lineage import TaskMark
 from muarl_cli.scoring.statistics import percentile
 from muarl_cli.verification.coverage import coverage, makeup
 from muarl_cli.verification.duplicates import Seen, shingles
-from muarl_cli.verification.overlap import against, wording
+from muarl_cli.verification.overlap import Fingerprint, against, wording
 from muarl_cli.verification.subject import Filter
 from muarl_cli.worlds.scenario import Task
 
@@ -29,10 +29,10 @@ def data_card(
     episodes: Sequence[Episode],
     verdicts: Mapping[str, Mapping[str, Any]],
     scenarios: Mapping[str, tuple[Any, Sequence[Task]]],
-    benchmarks: Iterable[tuple[str, Any, Sequence[Task]]],
+    benchmarks: Mapping[str, Fingerprint],
 ) -> dict[str, Any]:
     """The card of a run. `scenarios` maps `source:name` to the scenario and all tasks of the demonstrated split;
-    `benchmarks` are (name of a task set, its scenario, its tasks)."""
+    `benchmarks` are the task sets to look for in it, by name."""
     accepted = [e for e in episodes if verdicts.get(e.episode_id, {}).get("accepted")]
     tasks = {task.task_hash: (scenario, task) for scenario, own in scenarios.values() for task in own}
     held = Counter(e.scenario for e in episodes)
@@ -135,10 +135,10 @@ def _parties(accepted: Sequence[Episode]) -> dict[str, dict[str, int]]:
 def _overlaps(
     accepted: Sequence[Episode],
     known: Mapping[str, tuple[Any, Task]],
-    benchmarks: Iterable[tuple[str, Any, Sequence[Task]]],
+    benchmarks: Mapping[str, Fingerprint],
 ) -> dict[str, Any]:
     held = {e.task_hash for e in accepted}
     marks = [TaskMark.of(task) for key, (_, task) in known.items() if key in held]
     briefs = {key: scenario.user_prompt(task) for key, (scenario, task) in known.items() if key in held}
     own = wording(accepted, briefs)
-    return {name: against(scenario, tasks, marks, own) for name, scenario, tasks in benchmarks}
+    return {name: against(theirs, marks, own) for name, theirs in benchmarks.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -25,12 +26,19 @@ def shingles(events: Sequence[Event]) -> Shingles:
     """Hashes of the word triples of what was said."""
     words = re.findall(r"\w+", " ".join(e.text for e in events if e.kind is Kind.SAY).lower())
     triples = {" ".join(words[i : i + _TRIPLE]) for i in range(max(1, len(words) - _TRIPLE + 1))}
-    return frozenset(int.from_bytes(blake2b(t.encode(), digest_size=4).digest(), "big") for t in triples)
+    return frozenset(map(_hash, triples))
+
+
+@lru_cache(maxsize=1 << 17)
+def _hash(triple: str) -> int:
+    """Kept, since the conversations of one scenario are made of the same phrases."""
+    return int.from_bytes(blake2b(triple.encode(), digest_size=4).digest(), "big")
 
 
 def similarity(one: Shingles, other: Shingles) -> float:
     """The Jaccard index, 1 for two empty ones."""
-    return len(one & other) / len(one | other) if one or other else 1.0
+    common = len(one & other)
+    return common / (len(one) + len(other) - common) if one or other else 1.0
 
 
 class Seen:
@@ -49,9 +57,15 @@ class Seen:
     def like(self, words: Shingles) -> tuple[str, float] | None:
         """(id, similarity) of the kept conversation that is most like this one, where that reaches the limit."""
         near = {place for key in self._keys(words) for place in self._bands.get(key, ())}
-        ranked = [(similarity(words, self._kept[place][1]), self._kept[place][0]) for place in sorted(near)]
-        best = max(ranked, default=(0.0, ""))
-        return (best[1], best[0]) if best[0] >= self.limit and ranked else None
+        best: tuple[float, str] | None = None
+        for name, other in (self._kept[place] for place in near):
+            few, many = sorted((len(words), len(other)))
+            if few < (best[0] if best else self.limit) * many:  # J is few / many at most
+                continue
+            found = (similarity(words, other), name)
+            if found[0] >= self.limit and (best is None or found > best):
+                best = found
+        return (best[1], best[0]) if best else None
 
     def keep(self, key: str, words: Shingles) -> None:
         """Add a conversation."""

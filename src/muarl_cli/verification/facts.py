@@ -27,9 +27,13 @@ _NUMBER = re.compile(r"(?<![\w.])[-+]?[$€£]? ?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)
 _CODE = re.compile(r"#?\b(?=[\w/-]*\d)(?=[\w/-]*[^\W\d])\w+(?:[-/]\w+)*|#\d+\b")
 _COUNTED = re.compile(r"\d+(?:\.\d+)?(?:-[a-z]{3,}|[a-z]{1,2})")
 """a number with its unit ("14-day", "256gb", "3rd"), which is no id"""
+_CELL = r"([a-z]{1,3})(\d{1,7})"
+_RANGE = re.compile(rf"(?<!\w){_CELL}:{_CELL}(?!\w)")
 _CLOCK = re.compile(r"(?<=\d)t(?=\d{2}:)")
 
 Date = tuple[int | None, int, int]
+Cell = tuple[int, str, int]
+"""letters of the column, their number first (so that z is before aa), and the row"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Facts:
     numbers: frozenset[float]
     ids: frozenset[str]
     """letters and digits together, without separators, in lower case"""
+    ranges: frozenset[tuple[Cell, Cell]]
+    """of a sheet, from cell to cell"""
 
 
 @lru_cache(maxsize=8192)
@@ -61,16 +67,18 @@ def facts(text: str) -> Facts:
     rest = _CODE.sub(lambda code: code.group() if _COUNTED.fullmatch(code.group()) else " ", rest)
     figures = {float((whole + part).replace(",", "")) for whole, part in _NUMBER.findall(rest)}
     ids = frozenset(re.sub(r"[#_/-]", "", code) for code in codes)
-    return Facts(emails, frozenset(dates), times, frozenset(figures), ids)
+    ranges = frozenset((_cell(a, b), _cell(c, d)) for a, b, c, d in _RANGE.findall(text.lower()))
+    return Facts(emails, frozenset(dates), times, frozenset(figures), ids, ranges)
 
 
 def unknown(words: str, known: str, given: str) -> list[str]:
     """The facts of `words` that stand neither in `known` (what was said and read) nor in `given` (policy and tools).
 
     Whole numbers up to twelve are counts and list markers, and pass; so does the tail of a known id ("ending in 4821"),
-    a date without its year, and a number that was said in words.
+    a name made of a known id and a word ("backup-release-2"), a cell inside a range that was read, a date without its
+    year, and a number that was said in words.
     """
-    own, said, fixed = facts(words), facts(known), facts(given)
+    own, said, fixed = facts(words), _of_lines(known), facts(given)
     missing = [email for email in own.emails if email not in said.emails | fixed.emails]
     dates = said.dates | fixed.dates
     missing += [_shown(date) for date in own.dates if not any(_same(date, other) for other in dates)]
@@ -85,12 +93,43 @@ def unknown(words: str, known: str, given: str) -> list[str]:
         spoken = numbers(known.lower()) if spoken is None else spoken
         if figure not in spoken and not _is_part(f"{figure:.15g}", codes | {f"{f:.15g}" for f in figures}):
             missing.append(f"{figure:.15g}")
-    missing += [code for code in own.ids if code not in codes and not _is_part(code, codes)]
+    ranges = said.ranges | fixed.ranges
+    missing += [
+        code
+        for code in own.ids
+        if code not in codes and not (_is_part(code, codes) or _is_named_after(code, codes) or _is_inside(code, ranges))
+    ]
     return sorted(missing)
+
+
+def _of_lines(text: str) -> Facts:
+    """The facts of a text, line by line: none goes over a line's end, and what is known grows by a line at a time."""
+    each = [facts(line) for line in text.split("\n")]
+    return Facts(*(frozenset().union(*(getattr(one, name) for one in each)) for name in Facts.__dataclass_fields__))
 
 
 def _is_part(code: str, codes: frozenset[str]) -> bool:
     return len(code) >= 4 and any(other.endswith(code) for other in codes)
+
+
+def _is_named_after(code: str, codes: frozenset[str]) -> bool:
+    """A known id behind or before a word of its own."""
+    return any(
+        len(known) >= 4 and len(word := code.removesuffix(known).removeprefix(known)) >= 3 and word.isalpha()
+        for known in codes
+        if known in code
+    )
+
+
+def _is_inside(code: str, ranges: frozenset[tuple[Cell, Cell]]) -> bool:
+    if (found := re.fullmatch(_CELL, code)) is None:
+        return False
+    cell = _cell(*found.groups())
+    return any(a[:2] <= cell[:2] <= b[:2] and a[2] <= cell[2] <= b[2] for a, b in ranges)
+
+
+def _cell(column: str, row: str) -> Cell:
+    return len(column), column, int(row)
 
 
 def _date(parts: dict[str, str]) -> Date | None:

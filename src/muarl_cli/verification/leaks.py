@@ -41,8 +41,10 @@ def leak(subject: Subject) -> list[Reason]:
     for event in subject.episode.events:
         if event.kind is Kind.SAY and "greeting" not in event.tags:
             own = _runs(event.text)
-            theirs = brief if event.actor is Actor.USER else brief - _runs(known)
-            if own & theirs or own & _rules() or _ABOUT_IT.search(event.text):
+            recited = own & brief
+            if recited and event.actor is Actor.AGENT:
+                recited -= _runs(known)
+            if recited or own & _rules() or _ABOUT_IT.search(event.text):
                 who = "the user" if event.actor is Actor.USER else "the agent"
                 found.append(Reason(Filter.LEAK, "recited", f"{who} recites the user's instruction", event.i))
         if event.actor is Actor.AGENT:
@@ -82,13 +84,15 @@ def _brief(subject: Subject) -> frozenset[tuple[str, ...]]:
     """The runs of the instruction that speak to the user: no user would say them of themselves."""
     lines = subject.scenario.user_prompt(subject.task).splitlines()
     runs = frozenset(run for line in lines for run in _runs(line) if _TO_THE_USER & set(run))
-    return runs - _openings(getattr(subject.scenario, "language", None))
-
-
-def _openings(language: Any) -> frozenset[tuple[str, ...]]:
-    """What the users of a scripted scenario open with; their instruction quotes it."""
+    language = getattr(subject.scenario, "language", None)
     intents = language.intents.values() if language is not None else ()
-    return frozenset(run for intent in intents for line in intent.open for run in _runs(line))
+    return runs - _openings(tuple(line for intent in intents for line in intent.open))
+
+
+@lru_cache(maxsize=64)
+def _openings(lines: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    """The runs of what the users of a scripted scenario open with; their instruction quotes it."""
+    return frozenset(run for line in lines for run in _runs(line))
 
 
 @lru_cache(maxsize=1)

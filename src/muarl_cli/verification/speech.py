@@ -35,6 +35,7 @@ def script_of(text: str) -> str:
     return letters.most_common(1)[0][0]
 
 
+@lru_cache(maxsize=1024)
 def language_of(text: str) -> str:
     """A language code for Latin script, else the script's name in lower case; "" where code cannot tell."""
     script = script_of(text)

@@ -83,6 +83,8 @@ class Subject:
     episode: Episode
     scenario: Any
     task: Task | None
+    again: Replayed | None = None
+    """the logged calls, where they were carried out again beside (on a server: that takes time, and is no function)"""
 
     @cached_property
     def trace(self) -> Trace:
@@ -109,7 +111,7 @@ class Subject:
         """The logged calls, carried out again; None where that is not possible."""
         from muarl_cli.verification.replay import carry_out
 
-        return carry_out(self)
+        return self.again or carry_out(self)
 
     def with_known(self) -> Iterator[tuple[Event, str]]:
         """Each event of the agent, and all that the user said and the tools answered before it."""

@@ -84,20 +84,15 @@ def load_tasks(refs: Sequence[str]) -> list[tuple[Scenario, Task]]:
     return list(found.values())
 
 
-def test_sets(benchmarks: bool) -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
-    """Every task set that is for testing: the built-in test and dev splits, and with `benchmarks` all splits of the
-    benchmarks that are installed here (which takes their packages half a minute). What is not installed is left out."""
-    from muarl_cli.benchmarks.provider import providers
-    from muarl_cli.worlds.domain import BUILTIN
-
-    places: list[tuple[str, str, tuple[str, ...]]] = [("builtin", name, ("test", "dev")) for name in BUILTIN]
-    others = providers().values() if benchmarks else ()
-    known = [provider for provider in others if provider.name in SOURCES and provider.status().ready]
-    places += [(provider.name, domain, ()) for provider in known for domain in provider.domains]
-    for source, name, splits in places:
+def task_sets(
+    source: str, names: Sequence[str], splits: Sequence[str] = ()
+) -> Iterator[tuple[str, Scenario, Sequence[Task]]]:
+    """Every task set of these scenarios of a source, by its name: all splits unless some are named. A part that is not
+    installed is left out."""
+    for name in names:
         try:
             scenario = scenario_of(source, name)
             for split in splits or scenario.splits():
                 yield f"{source}:{name}:{split}", scenario, scenario.tasks(split)
-        except (MuarlError, ImportError, OSError):  # a part of a benchmark that is not installed
+        except (MuarlError, ImportError, OSError):
             continue

@@ -17,6 +17,20 @@ from muarl_cli.hashing import canonical_json
 
 Record = dict[str, Any]
 _MODULUS = 1 << 256
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy of a JSON value.
+
+    Worlds read and write all the time, and `deepcopy` keeps books that JSON does not need.
+    """
+    kind = type(value)
+    if kind is dict:
+        return {key: own if type(own) in _LEAVES else _copy(own) for key, own in value.items()}
+    if kind is list:
+        return [own if type(own) in _LEAVES else _copy(own) for own in value]
+    return value if kind in _LEAVES else copy.deepcopy(value)
 
 
 def _record_hash(table: str, key: str, record: Mapping[str, Any]) -> int:
@@ -66,12 +80,12 @@ class Store:
     def get(self, table: str, key: str) -> Record | None:
         """A copy of the record, or None."""
         if (table, key) in self._own:
-            return copy.deepcopy(self._own[table, key])
+            return _copy(self._own[table, key])
         record = self._base.tables.get(table, {}).get(key)
-        return copy.deepcopy(dict(record)) if record is not None else None
+        return _copy(dict(record)) if record is not None else None
 
     def put(self, table: str, key: str, record: Record) -> None:
-        self._own[table, key] = copy.deepcopy(record)
+        self._own[table, key] = _copy(record)
 
     def delete(self, table: str, key: str) -> None:
         self._own[table, key] = None
@@ -85,7 +99,7 @@ class Store:
                 yield key, record
         for (own_table, key), own in list(self._own.items()):
             if own_table == table and key not in base and own is not None:
-                yield key, copy.deepcopy(own)
+                yield key, _copy(own)
 
     def find(self, table: str, fields: Mapping[str, Any]) -> list[tuple[str, Record]]:
         """Copies of the records whose fields have these values (at least one is asked for), in the order of `items`;
@@ -99,7 +113,7 @@ class Store:
             keys += [key for key in own if key not in base]
         rows = [(key, own[key] if key in own else base[key]) for key in keys]
         return [
-            (key, copy.deepcopy(dict(record)))
+            (key, _copy(dict(record)))
             for key, record in rows
             if record is not None and all(record.get(name) == value for name, value in fields.items())
         ]

@@ -211,12 +211,20 @@ def test_check_finds_gold_calls_that_do_not_work(tmp_path: Path, capfd: Any) -> 
     assert found["reset"]["passed"] and not found["gold calls"]["passed"]
 
 
+@pytest.fixture
+def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's cache without servers, whatever this machine's holds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("nothing_installed")
 def test_the_scenarios_of_the_package_are_listed_without_starting_any(capfd: Any) -> None:
     assert main(["mcp", "list", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert tuple(rows) == SHIPPED and not any(row["installed"] for row in rows.values())
 
 
+@pytest.mark.usefixtures("nothing_installed")
 def test_a_server_that_is_not_installed_stops_a_stage_before_its_first_episode(tmp_path: Path, capfd: Any) -> None:
     code = main(["rollout", "--agent", "oracle", "--tasks", f"mcp:{SHIPPED[0]}:test", "--out", str(tmp_path / "run")])
     assert code == 66 and f"muarl mcp install {SHIPPED[0]}" in capfd.readouterr().err
