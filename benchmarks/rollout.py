@@ -112,16 +112,23 @@ def hold(settings: Any, jobs: list[Job]) -> tuple[list[Episode], Played]:
         return episodes, Played(time.perf_counter() - began[0], time.process_time() - began[1])
 
 
-def script_of(episode: Episode, turns: int) -> list[Reply] | None:
-    """The agent's replies that make a conversation of `turns` replies out of this one; None where it is too long."""
+def look_ups(episodes: Sequence[Episode]) -> list[Any]:
+    """Calls of these conversations that looked at a customer, each once."""
+    events = (event for episode in episodes for event in episode.events)
+    calls = [e.call for e in events if e.kind is Kind.CALL and e.call and e.call.name == "get_customer"]
+    return list({str(call.arguments): call for call in calls}.values())
+
+
+def script_of(episode: Episode, turns: int, others: Sequence[Any]) -> list[Reply] | None:
+    """The agent's replies that make a conversation of `turns` replies out of this one, with look-ups out of `others`;
+    None where it is too long."""
     moves = [e for e in episode.events if e.actor is Actor.AGENT and "greeting" not in e.tags]
     said = sum(e.actor is Actor.USER and e.kind is Kind.SAY for e in episode.events)
     missing = turns - len(moves) - said
-    look_up = next((e.call for e in moves if e.call is not None), None)
-    if missing < 0 or look_up is None:
+    if missing < 0:
         return None
     waits = min(WAITS, missing // 4)
-    extra = [_called(f"look_{n}", "get_customer", {"customer_id": str(1000 + n)}) for n in range(missing - 2 * waits)]
+    extra = [_called("c", call.name, call.arguments) for call in others[: missing - 2 * waits]]
     pauses = [{"content": "one moment please."}] * waits
     first, rest = [_reply(e) for e in moves[:1]], [_reply(e) for e in moves[1:]]
     return [*first, *extra[::2], *pauses, *extra[1::2], *rest]
@@ -142,7 +149,9 @@ def recorded(turns: int, in_flight: int) -> tuple[list[Job], dict[bytes, bytes]]
     """Jobs whose conversations have exactly `turns` replies, and what is asked and answered in them."""
     every = jobs_of(settings_of("", in_flight, 0, agent="careful"))
     episodes, _ = hold(settings_of("", in_flight, 0, agent="careful"), every)
-    scripts = [(one, script) for one, episode in zip(every, episodes, strict=True) if (script := script_of(episode, turns))]
+    others = look_ups(episodes)
+    scripts = [(one, script_of(episode, turns, others)) for one, episode in zip(every, episodes, strict=True)]
+    scripts = [(one, script) for one, script in scripts if script is not None]
     count = -(-CALLS // turns // in_flight) * in_flight  # whole rounds: the tail would be another measurement
     chosen = [scripts[n % len(scripts)] for n in range(count)]
     jobs = [_again(one, n // len(scripts)) for n, (one, _) in enumerate(chosen)]
