@@ -11,7 +11,6 @@ stops the run no request leaves.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from muarl_cli.engines.refusals import (
 )
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records.ledger import PRICES_VARIABLE, Ledger, Price, parse_prices, price_of
+from muarl_cli.written import encoded
 
 CONNECTIONS = 256
 """requests in flight at one address, at most"""
@@ -185,7 +185,7 @@ class Wire:
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         clock = self.limiter.clock
-        payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        payload = encoded(body)
         attempts, tries, spent = 0, 0, 0.0
         while True:
             async with self.limiter.slot():

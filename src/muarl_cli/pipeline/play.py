@@ -170,6 +170,11 @@ async def run_again(player: Plays, jobs: Sequence[Job], retries: int) -> tuple[l
     return episodes, replaced
 
 
+def _at_hand(finished: asyncio.Queue[Episode]) -> list[Episode]:
+    """What waits in the queue now."""
+    return [finished.get_nowait() for _ in range(finished.qsize())]
+
+
 class Player:
     """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
@@ -207,10 +212,12 @@ class Player:
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
         if self._immediate():
-            await self._in_waves(owed, FLUSH, on_done)
+            played = await self._in_waves(owed, FLUSH, on_done)
         else:
-            await self._as_they_finish(owed, on_done)
-        return [self.log.read(j.key.episode_id, rows=True) for j in jobs]
+            played = await self._as_they_finish(owed, on_done)
+        fresh = {episode.episode_id: episode for episode in played}
+        ids = [j.key.episode_id for j in jobs]
+        return [fresh[i] if i in fresh else self.log.read(i, rows=True) for i in ids]
 
     async def _probe(self) -> None:
         """Once, before the first episode: whoever is served answers. A dead address would look like many faults."""
@@ -245,31 +252,42 @@ class Player:
             episodes += played
         return episodes
 
-    async def _as_they_finish(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> None:
-        """Write behind: finished episodes are flushed together while others talk on; none is reported before that."""
-        finished: list[Episode] = []
-        bell = asyncio.Event()
-        over = False
+    async def _as_they_finish(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> list[Episode]:
+        """Write behind: finished episodes are flushed together while others talk on; none is reported before that.
+
+        Where the disk is slower than the conversations, at most `in_flight` finished ones wait for it, and no new one
+        starts before there is room. What is finished when the run is cancelled is written before it ends.
+        """
+        finished: asyncio.Queue[Episode] = asyncio.Queue(max(1, self.in_flight))
+        written: list[Episode] = []
 
         async def writer() -> None:
-            while not (over and not finished):
-                await bell.wait()
-                bell.clear()
-                batch, finished[:] = list(finished), []
+            while True:
+                batch = [await finished.get(), *_at_hand(finished)]
                 await asyncio.to_thread(self.log.append_many, batch)
                 for episode in batch:
                     if on_done:
                         on_done(episode)
+                    finished.task_done()
+                written.extend(batch)
 
-        def collect(_: int, episode: Episode) -> None:
-            finished.append(episode)
-            bell.set()
+        def starter(job: Job) -> Callable[[], Any]:
+            start = self._starter(job)
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(writer())
-            await run_all([self._starter(j) for j in jobs], self.in_flight, collect)
-            over = True
-            bell.set()
+            async def run() -> None:
+                await finished.put(await start())
+
+            return run
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(writer())
+                await run_all([starter(j) for j in jobs], self.in_flight)
+                await finished.join()
+                writing.cancel()
+        finally:
+            self.log.append_many(_at_hand(finished))
+        return written
 
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
