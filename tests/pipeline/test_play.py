@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,59 @@ def test_who_cannot_play_is_refused_before_the_first_episode(tmp_path: Path) -> 
         Users(SCRIPTED.model_copy(update={"backend": "llm=0.5,replay=0.5"}), {}, 0.0, tmp_path)
     with pytest.raises(MuarlError, match="unknown MCP server"):
         load_tasks(["mcp:sqlite:test"])
+
+
+class _SlowDisk(EpisodeLog):
+    """A log whose disk takes no more until it is `freed`."""
+
+    freed: threading.Event
+    batches: int
+
+    def append_many(self, episodes: Iterable[Any]) -> int:
+        self.batches = getattr(self, "batches", 0) + 1
+        assert self.freed.wait(20)
+        return super().append_many(episodes)
+
+
+async def _stuck(folder: Path, jobs: Sequence[Job], in_flight: int) -> tuple[_SlowDisk, asyncio.Task[Any], list[int]]:
+    """A run whose disk is stuck, after everything has happened that can; and how many conversations began."""
+    log = _SlowDisk.open(folder)
+    assert isinstance(log, _SlowDisk)
+    log.freed = threading.Event()
+    users, begun = _users(folder), [0]
+    users.remote = True  # conversations end in any order, as with a served user
+
+    def around(_: Job, world: Any) -> Any:
+        begun[0] += 1
+        return world
+
+    running = asyncio.create_task(Player(Agents("oracle"), users, LIMITS, in_flight, log, around).run(jobs))
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    return log, running, begun
+
+
+async def test_new_episodes_wait_while_the_disk_is_slower_than_the_conversations(tmp_path: Path) -> None:
+    jobs = _jobs(30)
+    log, running, begun = await _stuck(tmp_path, jobs, 2)
+    assert 2 <= begun[0] <= 7, "a batch that is being written, as many that wait for it, as many that are held"
+    log.freed.set()
+    episodes = await asyncio.wait_for(running, 30)
+    assert begun[0] == 30 and [e.episode_id for e in episodes] == [j.key.episode_id for j in jobs]
+    assert log.done_ids() == {j.key.episode_id for j in jobs}
+    log.close()
+
+
+async def test_what_is_finished_when_a_run_is_cancelled_is_on_disk(tmp_path: Path) -> None:
+    jobs = _jobs(30)
+    log, running, begun = await _stuck(tmp_path, jobs, 2)
+    finished = begun[0]  # nobody waits for anything but the disk
+    running.cancel()
+    threading.Timer(0.2, log.freed.set).start()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 30)
+    log.close()
+    with EpisodeLog.open(tmp_path) as again:
+        assert len(again.done_ids()) == finished
+        await Player(Agents("oracle"), _users(tmp_path), LIMITS, 2, again).run(jobs)
+        assert len(again.done_ids()) == 30

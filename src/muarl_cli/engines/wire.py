@@ -114,11 +114,18 @@ class Wire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.retries: dict[str, int] = {}
         """how often a call was tried again, by cause"""
+        self.drawn_tokens = 0
+        """completion tokens of all replies, as the server counted them"""
         self._answered = False
         self._refusals = 0
         """in a row"""
         self._closed: Refused | None = None
         """the refusal that stopped the run"""
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """What is spent here, None where nothing is paid for."""
+        return self._ledger
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST /chat/completions; the reply as JSON, with "cost_usd" added."""
@@ -223,6 +230,7 @@ class Wire:
                 raise
             return Passing(refusal.what)
         self._answered, self._refusals = True, 0
+        self.drawn_tokens += (usage_of(reply) or (0, 0))[1]
         self.limiter.replied(self.limiter.clock.now() - started)
         return reply
 

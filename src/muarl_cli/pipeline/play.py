@@ -16,13 +16,14 @@ from typing import Any, Protocol, Self
 
 from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
-from muarl_cli.conversation.events import Actor
+from muarl_cli.conversation.events import Actor, Event
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.errors import ExitCode
 from muarl_cli.hashing import derive_seed
+from muarl_cli.pipeline.live import Meter
 from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.records.log import EpisodeLog
 from muarl_cli.scoring.summary import MAX_FAULT_SHARE
@@ -65,9 +66,10 @@ async def play(
     limits: Limits,
     around: Around | None = None,
     judge: AssertionJudge | None = None,
+    saw: Callable[[Event], None] | None = None,
 ) -> Episode:
-    """Hold one conversation and grade it; `judge` reads what a task asserts in words. A world with a `watch` method is
-    told each event as it happens."""
+    """Hold one conversation and grade it; `judge` reads what a task asserts in words. `saw`, and a world with a `watch`
+    method, are told each event as it happens."""
     scenario, task = job.scenario, job.task
     key = job.key  # another attempt keeps its id and draws anew: the same draws could end in the same fault
     stage = stage_of(scenario, derive_seed(key.seed, "attempt", key.attempt) if key.attempt else key.seed, task)
@@ -82,7 +84,7 @@ async def play(
             greeting=scenario.greeting,
             limits=limits,
             agent_may_stop=scenario.agent_may_stop,
-            on_event=getattr(world, "watch", None),
+            on_event=_both(getattr(world, "watch", None), saw),
         )
         rows = agent.rows()
         reward, state, detail = _grade(scenario, task, world, transcript)
@@ -128,6 +130,17 @@ async def play(
         volatile={"started": started, "seconds": transcript.seconds, "cost_usd": tally.cost_usd, "pid": os.getpid()},
         rows=rows,
     )
+
+
+def _both(one: Callable[[Event], None] | None, other: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
+    if one is None or other is None:
+        return one or other
+
+    def tell(event: Event) -> None:
+        one(event)
+        other(event)
+
+    return tell
 
 
 def _grade(
@@ -192,6 +205,8 @@ class Player:
         """`remote_worlds`: tools are answered from outside of this process."""
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around, self.judge, self.remote_worlds = around, judge, remote_worlds
+        self.meter = Meter(lambda: [*agents.wires, *users.wires], getattr(agents.fixed, "engine", None))
+        """what is going on, for a display"""
         self._probed = False
 
     async def __aenter__(self) -> Self:
@@ -259,6 +274,8 @@ class Player:
         starts before there is room. What is finished when the run is cancelled is written before it ends.
         """
         finished: asyncio.Queue[Episode] = asyncio.Queue(max(1, self.in_flight))
+        late: list[Episode] = []
+        """finished, and cancelled while they waited for room"""
         written: list[Episode] = []
 
         async def writer() -> None:
@@ -275,7 +292,12 @@ class Player:
             start = self._starter(job)
 
             async def run() -> None:
-                await finished.put(await start())
+                episode = await start()
+                try:
+                    await finished.put(episode)
+                except asyncio.CancelledError:
+                    late.append(episode)
+                    raise
 
             return run
 
@@ -286,10 +308,10 @@ class Player:
                 await finished.join()
                 writing.cancel()
         finally:
-            self.log.append_many(_at_hand(finished))
+            self.log.append_many([*_at_hand(finished), *late])
         return written
 
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
         agents, users = self.agents.of(job.scenario, seed), self.users.of(job.scenario, seed)
-        return lambda: play(job, agents, users, self.limits, self.around, self.judge)
+        return lambda: play(job, agents, users, self.limits, self.around, self.judge, self.meter.saw)
