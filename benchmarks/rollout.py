@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from muarl_cli.cli.console import Talk
 from muarl_cli.conversation.episode import Episode
@@ -68,9 +68,9 @@ class Played:
 class Scripted(Wire):
     """A wire with nobody at its end: answers at once from the script, and writes down what was asked."""
 
-    agent: dict[int, Reply] = {}
+    agent: ClassVar[dict[int, Reply]] = {}
     """by the seed of the request"""
-    seen: dict[bytes, bytes] = {}
+    seen: ClassVar[dict[bytes, bytes]] = {}
 
     async def _once(self, method: str, path: str, payload: bytes | None) -> dict[str, Any]:
         if payload is None:

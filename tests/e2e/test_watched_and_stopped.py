@@ -1,4 +1,4 @@
-"""A rollout with served users, as a real process: what a terminal shows of it, and how it lets go when it is told to."""
+"""A rollout with served users, as a real process: what a terminal shows of it, and how it lets go when told to."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def url() -> Iterator[str]:
 
 def _command(url: str, out: Path, tasks: int) -> list[str]:
     served = ["user.backend=llm", "user.model=m", f"user.base_url={url}", "in_flight=8", f"max_tasks={tasks}"]
-    flags = [part for setting in served for part in ("--set", setting)]
     tasks_of = ["--tasks", "builtin:retail:dev", "--group", "1"]
-    return [str(muarl()), "rollout", "--agent", "careful", *tasks_of, "--out", str(out), *flags]
+    return [str(muarl()), "rollout", "--agent", "careful", *tasks_of, "--out", str(out), *served]
 
 
 def _in_terminal(command: list[str]) -> tuple[int, str]:

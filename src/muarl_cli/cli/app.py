@@ -80,7 +80,7 @@ Example, offline and on two cores (`make demo` does all five stages):
 
 Settings: flag > environment (MUARL_ROLLOUT__IN_FLIGHT=4) > --config FILE
 > --profile > stage page. The same command again resumes. Exit codes: 0 fine,
-1 gate failed, 2 finished with faults, 64 usage, 75 run it again, 78 settings, 130 interrupted, 143 terminated.
+1 gate failed, 2 finished with faults, 64 usage, 75 run it again, 78 settings, 130/143 interrupted.
 More: muarl COMMAND --help"""
 
 
@@ -191,7 +191,7 @@ def entry() -> None:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    """Let go as after Ctrl-C: calls in flight are cancelled, finished episodes are written, the same command goes on."""
+    """As after Ctrl-C: calls in flight are cancelled, finished episodes are written, the same command goes on."""
     _terminated.set()
     interrupt = signal.getsignal(signal.SIGINT)  # an event loop has its own; a process in the background may have none
     (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)

@@ -113,7 +113,7 @@ class _Bar(Progress):
             class Lines(RichProgress):
                 """The bar, and under it what is watched: one line of a narrow terminal holds no more."""
 
-                def get_renderables(lines) -> Iterator[Any]:  # noqa: N805  `self` is the one outside
+                def get_renderables(lines) -> Iterator[Any]:  # `self` is the one outside
                     yield from super().get_renderables()
                     if self._live is not None and lines.tasks:
                         yield Text(lines.tasks[0].fields["figures"], no_wrap=True, overflow="ellipsis")

@@ -24,7 +24,7 @@ COMPACT_BELOW = 0.7
 PREFILL_TOKENS = 32_768
 """padded tokens fed at once: bounds the memory of a prefill"""
 PADDING, PREFILL_LEAST = 1.1, 512
-"""rows are fed together while padding adds a tenth at most, or so few tokens are fed that a pass of its own costs more"""
+"""rows are fed together while padding adds a tenth at most, or so few tokens are fed that another pass costs more"""
 
 
 @dataclass
