@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes.openai_server import FakeOpenAI, Running
-from fakes.stages import TIMEOUT, muarl
+from fakes.stages import TIMEOUT
+from fakes.watched import CONTROL, in_terminal, rollout_command, stopped
 from fakes.wording import Rewords
 
 from muarl_cli.records.log import artifact_hash, iter_episodes
-
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture(scope="module")
@@ -28,45 +23,18 @@ def url() -> Iterator[str]:
         yield address
 
 
-def _command(url: str, out: Path, tasks: int) -> list[str]:
-    served = ["user.backend=llm", "user.model=m", f"user.base_url={url}", "in_flight=8", f"max_tasks={tasks}"]
-    tasks_of = ["--tasks", "builtin:retail:dev", "--group", "1"]
-    return [str(muarl()), "rollout", "--agent", "careful", *tasks_of, "--out", str(out), *served]
-
-
-def _in_terminal(command: list[str]) -> tuple[int, str]:
-    """Exit code and what an 80-column terminal was sent."""
-    main, side = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    process = subprocess.Popen(command, stdin=side, stdout=subprocess.DEVNULL, stderr=side, env=environment)
-    os.close(side)
-    seen = b""
-    while True:
-        ready, _, _ = select.select([main], [], [], TIMEOUT)
-        assert ready, "nothing was shown"
-        try:
-            piece = os.read(main, 65536)
-        except OSError:  # the other side has closed the terminal
-            break
-        if not piece:
-            break
-        seen += piece
-    os.close(main)
-    return process.wait(TIMEOUT), seen.decode()
-
-
 @pytest.mark.slow
 def test_a_terminal_shows_one_live_panel_and_a_pipe_gets_no_control_characters(url: str, tmp_path: Path) -> None:
-    code, seen = _in_terminal(_command(url, tmp_path / "shown", 24))
+    code, seen = in_terminal(rollout_command(url, tmp_path / "shown", 24))
     assert code == 0
-    text = _CONTROL.sub("", seen)
+    text = CONTROL.sub("", seen)
     panels = [line.strip() for line in re.split(r"[\r\n]+", text) if "turns" in line]
     assert panels and all(re.search(r"turns \d+  tokens/s \d+  in flight \d+", line) for line in panels)
     assert max(int(re.search(r"in flight (\d+)", line).group(1)) for line in panels) >= 4  # type: ignore[union-attr]
     assert re.search(r"episodes .*\d+/24", text)
     assert "\x1b[?25h" in seen.rpartition("\x1b[?25l")[2], "the cursor is shown again"
     piped = subprocess.run(
-        _command(url, tmp_path / "piped", 24), capture_output=True, text=True, timeout=TIMEOUT, check=True
+        rollout_command(url, tmp_path / "piped", 24), capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     assert "\x1b" not in piped.stderr and "\r" not in piped.stderr
 
@@ -76,20 +44,14 @@ def test_a_terminal_shows_one_live_panel_and_a_pipe_gets_no_control_characters(u
 def test_a_run_that_is_told_to_stop_lets_go_and_goes_on_later(
     url: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    command = _command(url, tmp_path / "stopped", 32)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    log = tmp_path / "stopped" / "episodes.jsonl"
-    until = time.monotonic() + TIMEOUT
-    while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=20)
-    assert process.returncode == code and "same command again" in said and "Traceback" not in said
+    command = rollout_command(url, tmp_path / "stopped", 32)
+    ended, said, _ = stopped(command, tmp_path / "stopped", number)
+    assert ended == code and "same command again" in said and "Traceback" not in said
     kept = {episode.episode_id for episode in iter_episodes(tmp_path / "stopped")}
     assert 0 < len(kept) < 32, "finished episodes, and not all"
     again = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     assert "set aside" not in again.stderr
-    subprocess.run(_command(url, tmp_path / "straight", 32), capture_output=True, timeout=TIMEOUT, check=True)
+    subprocess.run(rollout_command(url, tmp_path / "straight", 32), capture_output=True, timeout=TIMEOUT, check=True)
     assert kept < {episode.episode_id for episode in iter_episodes(tmp_path / "stopped")}
     assert len(list(iter_episodes(tmp_path / "stopped"))) == 32
     assert artifact_hash(tmp_path / "stopped") == artifact_hash(tmp_path / "straight")
