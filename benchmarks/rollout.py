@@ -1,6 +1,6 @@
 """The rollout stage against a bare HTTP client that makes the very same calls; prints one JSON object.
 
-    python benchmarks/rollout.py [--turns 9 33] [--in-flight 32] [--latency 0.05] [--repeat 3]
+    python benchmarks/rollout.py [--turns 9 33] [--in-flight 32] [--latency 0.05] [--repeat 3] [--peer PYTHON]
 
 Agent and user are both behind a local server, a process of its own that takes its time over each reply. A turn is one
 reply of a model, whoever it plays. Conversations are those of the built-in retail scenario: the careful agent's moves,
@@ -11,7 +11,9 @@ stage does after its tasks are loaded: play, grade, log to disk, read back.
 
 The peer, in the same run and in turn, sends the same bytes over one pooled session with as many in flight and only
 reads the answers. `ratio` is its time over ours, the median of the repeats; CPU is that of one process, the server's
-own is not in it. `flat` is the speed at the most turns over that at the fewest.
+own is not in it. `flat` is the speed at the most turns over that at the fewest. With `--peer PYTHON`, an environment
+that has TRL and aiohttp, TRL's asynchronous loop does as many replies of prompts as long (`peers/trl_rollout.py`);
+`over_peer` is our speed over its.
 """
 
 from __future__ import annotations
@@ -212,7 +214,18 @@ def server(replies: dict[bytes, bytes], latency: float) -> Iterator[str]:
             process.wait(30)
 
 
-def measured(turns: int, in_flight: int, latency: float, repeat: int) -> dict[str, Any]:
+def peer(python: str, turns: int, in_flight: int, latency: float, bodies: Sequence[bytes]) -> dict[str, Any]:
+    """TRL's loop with prompts as long as the agent's (a token is four bytes), as its program reports."""
+    sizes = [len(body) // 4 for body in bodies if body.startswith(b'{"model":"agent"')]
+    shape = {"turns": turns, "episodes": in_flight * max(1, round(CALLS / turns / in_flight)), "in-flight": in_flight}
+    shape |= {"first": min(sizes), "tokens": max(1, 2 * round((statistics.mean(sizes) - min(sizes)) / turns))}
+    flags = [part for name, value in shape.items() for part in (f"--{name}", str(value))]
+    program = str(ROOT / "benchmarks" / "peers" / "trl_rollout.py")
+    done = subprocess.run([python, program, *flags, "--latency", str(latency)], stdout=subprocess.PIPE, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1])) | shape
+
+
+def measured(turns: int, in_flight: int, latency: float, repeat: int, python: str) -> dict[str, Any]:
     """Ours and the bare client in turn, at one length."""
     jobs, replies = recorded(turns, in_flight)
     bodies = list(replies)
@@ -222,7 +235,7 @@ def measured(turns: int, in_flight: int, latency: float, repeat: int) -> dict[st
         hold(settings, jobs[:in_flight])
         pairs = [(hold(settings, jobs)[1], send(url, bodies, in_flight)) for _ in range(repeat)]
     calls = len(bodies)
-    return {
+    row: dict[str, Any] = {
         "turns": turns,
         "episodes": len(jobs),
         "calls": calls,
@@ -233,6 +246,10 @@ def measured(turns: int, in_flight: int, latency: float, repeat: int) -> dict[st
         "cpu_ms_per_call": round(1000 * statistics.median(ours.cpu / calls for ours, _ in pairs), 3),
         "bare_cpu_ms_per_call": round(1000 * statistics.median(bare.cpu / calls for _, bare in pairs), 3),
     }
+    if python:
+        row["peer"] = peer(python, turns, in_flight, latency, bodies)
+        row["over_peer"] = round(row["calls_per_s"] / row["peer"]["calls_per_s"], 2)
+    return row
 
 
 def main() -> None:
@@ -241,11 +258,16 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--peer", default="", help="interpreter of an environment that has TRL")
     options = parser.parse_args()
-    rows = [measured(turns, options.in_flight, options.latency, options.repeat) for turns in options.turns]
+    rows = [
+        measured(turns, options.in_flight, options.latency, options.repeat, options.peer) for turns in options.turns
+    ]
+    peers = {"over_peer": min(row["over_peer"] for row in rows)} if options.peer else {}
     print(
         json.dumps(
-            {
+            peers
+            | {
                 "rows": rows,
                 "ratio": min(row["ratio"] for row in rows),
                 "calls_per_s": min(row["calls_per_s"] for row in rows),

@@ -17,11 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from fakes.openai_server import FakeOpenAI, Running  # noqa: E402
-from fakes.watched import CONTROL, in_terminal, rollout_command, stopped  # noqa: E402
-from fakes.wording import Rewords  # noqa: E402
+from fakes.openai_server import FakeOpenAI, Running
+from fakes.watched import CONTROL, in_terminal, rollout_command, stopped
+from fakes.wording import Rewords
 
-from muarl_cli.records.log import artifact_hash, iter_episodes  # noqa: E402
+from muarl_cli.records.log import artifact_hash, iter_episodes
 
 EPISODES = 48
 
