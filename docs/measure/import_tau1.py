@@ -1,6 +1,6 @@
 """The public GPT-4o airline trajectories of tau-bench, imported and judged. Prints JSON.
 
-Needs a checkout of sierra-research/tau-bench, named by TAU_BENCH_ROOT; nothing of it is stored here. The figures are
+Needs a checkout of sierra-research/tau-bench, named by MUARL_TAU1_ROOT; nothing of it is stored here. The figures are
 what the imported log says: pass^k with its interval, floors, turns, and the layers.
 """
 
@@ -57,7 +57,7 @@ def _writes(event: Any) -> bool:
 
 
 if __name__ == "__main__":
-    if not os.environ.get("TAU_BENCH_ROOT"):
-        sys.exit("name a checkout of sierra-research/tau-bench with TAU_BENCH_ROOT")
+    if not os.environ.get("MUARL_TAU1_ROOT"):
+        sys.exit("name a checkout of sierra-research/tau-bench with MUARL_TAU1_ROOT")
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(measure(Path(os.environ["TAU_BENCH_ROOT"]), Path(scratch))))
+        print(json.dumps(measure(Path(os.environ["MUARL_TAU1_ROOT"]), Path(scratch))))

@@ -10,33 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from reports.demo_runs import play
 
 from muarl_cli.cli import app as program
 from muarl_cli.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("gate") / "runs"
-    play(root / "careful", "careful")
-    play(root / "hasty", "hasty")
-    return root
-
-
-@pytest.fixture
-def muarl(capfd: pytest.CaptureFixture[str], runs: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(runs.parent)
-    capfd.readouterr()
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = program.main(arguments)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_gate_passes_or_fails_with_its_exit_code_table_and_files(muarl: Any, tmp_path: Path) -> None:

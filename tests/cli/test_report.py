@@ -10,35 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports.demo_runs import play
 
-from muarl_cli.cli import app as program
 from muarl_cli.cli import compare, gate, ls, report, show, status
 from muarl_cli.errors import ExitCode
 
 COMMANDS = {"report": report, "show": show, "status": status, "compare": compare, "gate": gate, "ls": ls}
 HEAVY = ("torch", "transformers", "numpy", "jinja2", "yaml", "openai", "aiohttp")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cli") / "runs"
-    play(root / "careful", "careful")
-    play(root / "hasty", "hasty")
-    return root
-
-
-@pytest.fixture
-def muarl(capfd: pytest.CaptureFixture[str], runs: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(runs.parent)
-    capfd.readouterr()
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = program.main(arguments)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_page_charts_and_json_are_written(muarl: Any, runs: Path, tmp_path: Path) -> None:

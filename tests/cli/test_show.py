@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from reports.demo_runs import hostile_run, play
 
-from muarl_cli.cli import app as program
 from muarl_cli.errors import ExitCode
 from muarl_cli.reports.run_view import load_run
 
@@ -24,19 +23,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     play(root / "hasty", "hasty")
     hostile_run(root / "hostile")
     return root
-
-
-@pytest.fixture
-def muarl(capfd: pytest.CaptureFixture[str], runs: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(runs.parent)
-    capfd.readouterr()
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = program.main(arguments)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_run_is_listed_and_filtered(muarl: Any, runs: Path) -> None:
