@@ -1,5 +1,6 @@
-"""TRL's asynchronous rollout loop at a given shape: prints one JSON object. Runs in an environment of its own, which has
-TRL (1.16), aiohttp and nothing of this project.
+"""TRL's asynchronous rollout loop at a given shape: prints one JSON object.
+
+Runs in an environment of its own, which has TRL (1.16), aiohttp and nothing of this project:
 
     python benchmarks/peers/trl_rollout.py --turns 9 --episodes 64 --in-flight 32 --first 800 --tokens 100
 
