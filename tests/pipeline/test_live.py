@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,18 +18,14 @@ from muarl_cli.records.ledger import Ledger
 
 def test_turns_are_what_the_limits_count() -> None:
     meter = Meter(list)
-    for actor, kind in [
-        (Actor.AGENT, Kind.SAY),
-        (Actor.USER, Kind.SAY),
-        (Actor.AGENT, Kind.CALL),
-        (Actor.WORLD, Kind.RESULT),
-    ]:
+    said, called = (Actor.AGENT, Kind.SAY), (Actor.AGENT, Kind.CALL)
+    for actor, kind in [said, (Actor.USER, Kind.SAY), called, (Actor.WORLD, Kind.RESULT)]:
         meter.saw(Event(0, actor, kind, "x", None, ()))
     assert meter.figures() == {"turns": 2}, "and nothing that is not there"
 
 
 def test_an_address_and_a_ledger_are_counted_once(tmp_path: Path) -> None:
-    limiter, address = Limiter(8), Address("http://127.0.0.1:1/v1", "k")
+    limiter, address = Limiter(8), Address("http://127.0.0.1:1/v1", "k", True)
     wires = [Wire(address, limiter=limiter, ledger=Ledger(tmp_path / "spend.json", 1.0)) for _ in range(2)]
     limiter.in_flight = 3
     ledger = wires[0].ledger
@@ -44,7 +40,7 @@ def test_tokens_a_second_are_those_of_the_last_seconds(monkeypatch: pytest.Monke
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
 
     class Engine:
-        stats: dict[str, Any] = {"sampled_tokens": 0}  # noqa: RUF012
+        stats: ClassVar[dict[str, Any]] = {"sampled_tokens": 0}
 
     meter = Meter(list, Engine)
     shown = []
