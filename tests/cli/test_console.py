@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -138,3 +139,24 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     out = _Terminal()
     Talk(out=out).show(Text("warm", style="red"))
     assert out.getvalue() == "warm\n"
+
+
+def test_what_is_watched_is_shown_while_nothing_advances(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_EVERY", "LINE_EVERY", "QUIET_FOR"):
+        monkeypatch.setattr(console, name, 0.001)
+    shown = threading.Event()
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            if "calls 7" in text:
+                shown.set()
+            return super().write(text)
+
+    stream = Stream()
+    with Talk(err=stream).progress(240, "episodes") as progress:
+        progress.watch(lambda: {"calls": 7, "note": "\x1b[31mred"})
+        assert shown.wait(20)
+    assert "episodes: 0/240" in stream.getvalue() and "\x1b" not in stream.getvalue()
+    written = len(stream.getvalue())
+    assert not [thread for thread in threading.enumerate() if thread.name == "muarl-progress"]
+    assert len(stream.getvalue()) == written

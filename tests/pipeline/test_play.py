@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,59 @@ def test_an_episode_names_the_weights_of_its_first_turn_and_all_where_they_were_
         first, second = asyncio.run(Player(agents, _users(tmp_path), LIMITS, 1, log).run(_jobs(2)))
     assert first.agent["weight_version"] == "7" and first.agent["weight_versions"] == ["7", "8", "8"]
     assert second.agent["weight_version"] == "7" and "weight_versions" not in second.agent
+
+
+class _SlowDisk(EpisodeLog):
+    """A log whose disk takes no more until it is `freed`."""
+
+    freed: threading.Event
+    batches: int
+
+    def append_many(self, episodes: Iterable[Any]) -> int:
+        self.batches = getattr(self, "batches", 0) + 1
+        assert self.freed.wait(20)
+        return super().append_many(episodes)
+
+
+async def _stuck(folder: Path, jobs: Sequence[Job], in_flight: int) -> tuple[_SlowDisk, asyncio.Task[Any], list[int]]:
+    """A run whose disk is stuck, after everything has happened that can; and how many conversations began."""
+    log = _SlowDisk.open(folder)
+    assert isinstance(log, _SlowDisk)
+    log.freed = threading.Event()
+    users, begun = _users(folder), [0]
+    users.remote = True  # conversations end in any order, as with a served user
+
+    def around(_: Job, world: Any) -> Any:
+        begun[0] += 1
+        return world
+
+    running = asyncio.create_task(Player(Agents("oracle"), users, LIMITS, in_flight, log, around).run(jobs))
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    return log, running, begun
+
+
+async def test_new_episodes_wait_while_the_disk_is_slower_than_the_conversations(tmp_path: Path) -> None:
+    jobs = _jobs(30)
+    log, running, begun = await _stuck(tmp_path, jobs, 2)
+    assert 2 <= begun[0] <= 7, "a batch that is being written, as many that wait for it, as many that are held"
+    log.freed.set()
+    episodes = await asyncio.wait_for(running, 30)
+    assert begun[0] == 30 and [e.episode_id for e in episodes] == [j.key.episode_id for j in jobs]
+    assert log.done_ids() == {j.key.episode_id for j in jobs}
+    log.close()
+
+
+async def test_what_is_finished_when_a_run_is_cancelled_is_on_disk(tmp_path: Path) -> None:
+    jobs = _jobs(30)
+    log, running, begun = await _stuck(tmp_path, jobs, 2)
+    finished = begun[0]  # nobody waits for anything but the disk
+    running.cancel()
+    threading.Timer(0.2, log.freed.set).start()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 30)
+    log.close()
+    with EpisodeLog.open(tmp_path) as again:
+        assert len(again.done_ids()) == finished
+        await Player(Agents("oracle"), _users(tmp_path), LIMITS, 2, again).run(jobs)
+        assert len(again.done_ids()) == 30

@@ -130,3 +130,21 @@ def test_a_cold_start_mends_passing_faults(tmp_path: Path) -> None:
         few = ["scenarios=1", "count=4", "teacher.agent=careful", "in_flight=1", "user.fallback=none"]
         found = _run(Stage.SYNTH_COLDSTART, synth_coldstart, tmp_path, *few, *_served(url))
     assert (found["accepted"], found["faults"], found["exit_code"]) == (4, 0, ExitCode.OK)
+
+
+def test_the_token_budgets_of_a_turn_and_of_an_episode_are_settings_that_are_kept(tmp_path: Path) -> None:
+    fake = FakeOpenAI(Says("let me have a look at that for you"))
+
+    def played(name: str, *settings: str) -> list[str]:
+        own = ["agent=policy", "model=m", f"base_url={url}", "tasks=builtin:retail:dev", "max_tasks=2", "group=1"]
+        _run(Stage.ROLLOUT, rollout, tmp_path / name, *own, *settings)
+        return [f"{e.end.reason.value} {e.end.detail}" for e in iter_episodes(tmp_path / name)]
+
+    with Running(fake) as url:
+        free = played("free", "limits.max_turn_tokens=333")
+        assert {request["body"]["max_tokens"] for request in fake.requests} == {333}
+        bound = played("bound", "limits.max_agent_tokens=20")
+    assert all("tokens" not in end for end in free)
+    assert bound == ["limit_agent 27 agent tokens"] * 2, (
+        "nine words a turn: the turn that crosses the budget is the last"
+    )

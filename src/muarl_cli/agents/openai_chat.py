@@ -20,11 +20,13 @@ from muarl_cli.engines.chat import (
     RawCall,
     Reply,
     assistant_message,
+    message,
     numbered,
     tool_message,
 )
 from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed
+from muarl_cli.written import Written
 
 
 class OpenAIAgents:
@@ -64,7 +66,7 @@ class ChatSession:
 
     def __init__(self, chat: ChatModel, stage: Stage, sampling: Any) -> None:
         self._chat, self._stage, self._sampling = chat, stage, sampling
-        self._messages: list[dict[str, Any]] = [{"role": "system", "content": stage.policy}] if stage.policy else []
+        self._messages: list[Written] = [message("system", stage.policy)] if stage.policy else []
         self._offered = stage.offered
         self._turns = self._calls = 0
 
@@ -75,7 +77,7 @@ class ChatSession:
 
     async def _reply(self, attempt: int, notice: str = "") -> Reply:
         """What the model says next; `notice` stands behind the conversation this once."""
-        messages = [*self._messages, {"role": "user", "content": notice}] if notice else self._messages
+        messages = [*self._messages, message("user", notice)] if notice else self._messages
         try:
             return await self._chat.reply(messages, self._sampling(self._stage, self._turns, attempt), self._offered)
         except ContextOverflow as overflow:
@@ -97,14 +99,14 @@ class ChatSession:
     def _take(self, event: Event) -> None:
         """One event as a message. What this session said itself is already there; the greeting is not."""
         if event.actor is Actor.AGENT and event.kind is Kind.SAY and "greeting" in event.tags:
-            self._messages.append({"role": "assistant", "content": event.text})
+            self._messages.append(message("assistant", event.text))
         elif event.actor is Actor.USER and event.kind is Kind.SAY:
-            self._messages.append({"role": "user", "content": event.text})
+            self._messages.append(message("user", event.text))
             self._offered += released(event, self._stage)
         elif event.actor is Actor.WORLD and event.call is not None:
             self._messages.append(tool_message(event))
         elif event.actor is Actor.WORLD and event.kind is Kind.ERROR:
-            self._messages.append({"role": "user", "content": f"[notice] {event.text}"})
+            self._messages.append(message("user", f"[notice] {event.text}"))
 
     def _call(self, raw: RawCall) -> ToolCall:
         self._calls += 1

@@ -1,13 +1,15 @@
 """The `muarl` program: its subcommands, and how every way of ending becomes a message and an exit code.
 
 Invariant: what a person can mend is explained in at most four lines on stderr; a traceback is shown only with
-`--debug`; Ctrl-C says how to go on. `--help` imports nothing of the stages.
+`--debug`; Ctrl-C and SIGTERM say how to go on. `--help` imports nothing of the stages.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -43,7 +45,7 @@ from muarl_cli.cli import (
 )
 from muarl_cli.errors import ExitCode, MuarlError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 _COMPLETE = "_MUARL_COMPLETE"
 _UsageError: Any = typer.BadParameter.__mro__[1]
 """the class of all usage errors: click's own, or that of the copy which newer versions of typer carry"""
@@ -78,7 +80,7 @@ Example, offline and on two cores (`make demo` does all five stages):
 
 Settings: flag > environment (MUARL_ROLLOUT__IN_FLIGHT=4) > --config FILE
 > --profile > stage page. The same command again resumes. Exit codes: 0 fine,
-1 gate failed, 2 finished with faults, 64 usage, 75 run it again, 78 settings, 130 interrupted.
+1 gate failed, 2 finished with faults, 64 usage, 75 run it again, 78 settings, 130/143 interrupted.
 More: muarl COMMAND --help"""
 
 
@@ -168,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
         _print("interrupted; what was acknowledged is kept. next: run the same command again to resume")
-        return INTERRUPTED
+        return TERMINATED if _terminated.is_set() else INTERRUPTED
     except BrokenPipeError:  # the reader went away (`| head`): not our failure, and nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return int(ExitCode.OK)
@@ -180,9 +182,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bug(error, debug)
 
 
+_terminated = threading.Event()
+"""whether the interruption was a SIGTERM"""
+
+
 def entry() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """As after Ctrl-C: calls in flight are cancelled, finished episodes are written, the same command goes on."""
+    _terminated.set()
+    interrupt = signal.getsignal(signal.SIGINT)  # an event loop has its own; a process in the background may have none
+    (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def _fail(error: MuarlError, debug: bool) -> int:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
 from muarl_cli.hashing import canonical
 from muarl_cli.plain_text import clean as clean
 
+LOOK_EVERY = 0.5
+"""seconds between two looks at what is being watched"""
 LINE_EVERY = 10.0
 """seconds between two plain progress lines where stderr is no terminal"""
 QUIET_FOR = 1.0
@@ -25,28 +28,51 @@ QUIET_FOR = 1.0
 
 
 class Progress:
-    """How far something is. `advance` may be called as often as one likes; drawing is rate limited."""
+    """How far something is. `advance` may be called as often as one likes; drawing is rate limited. With `watch` it is
+    drawn again while nothing advances."""
 
     def __init__(self, total: int, label: str) -> None:
         self.total, self.label, self.done = total, label, 0
         self.figures: dict[str, Any] = {}
         self.started = time.monotonic()
+        self._live: Callable[[], Mapping[str, Any]] | None = None
+        self._over = threading.Event()
+        self._drawing = threading.Lock()
+        self._watcher: threading.Thread | None = None
 
     def advance(self, n: int = 1, **figures: Any) -> None:
         """`n` more are done; `figures` are shown beside (reward=0.61, faults=2)."""
         self.done += n
         self.figures.update(figures)
-        if time.monotonic() - self.started >= QUIET_FOR:
-            self.draw()
+        self._look()
+
+    def watch(self, live: Callable[[], Mapping[str, Any]]) -> None:
+        """Also show what `live` says, asked from another thread, whether anything advances or not."""
+        self._live = live
+        self._watcher = threading.Thread(target=self._keep_looking, name="muarl-progress", daemon=True)
+        self._watcher.start()
 
     def draw(self) -> None:
         """Show the state; the base shows nothing."""
 
     def close(self) -> None:
         """Called once at the end."""
+        self._over.set()
+        if self._watcher is not None:
+            self._watcher.join()
 
     def figures_text(self) -> str:
-        return "  ".join(f"{clean(name, True)} {_short(value)}" for name, value in self.figures.items())
+        shown = {**self.figures, **(self._live() if self._live else {})}
+        return "  ".join(f"{clean(name, True)} {_short(value)}" for name, value in shown.items())
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(LOOK_EVERY):
+            self._look()
+
+    def _look(self) -> None:
+        if time.monotonic() - self.started >= QUIET_FOR:
+            with self._drawing:
+                self.draw()
 
 
 class _Lines(Progress):
@@ -63,7 +89,10 @@ class _Lines(Progress):
         self.last = now
         whole = f"/{self.total}" if self.total else ""
         line = f"{clean(self.label, True)}: {self.done}{whole}  {now - self.started:.0f} s  {self.figures_text()}"
-        print(line.rstrip(), file=self.stream, flush=True)
+        left = (
+            (now - self.started) / self.done * (self.total - self.done) if self.done < self.total and self.done else 0
+        )
+        print(f"{line.rstrip()}{f'  {left:.0f} s left' if left else ''}", file=self.stream, flush=True)
 
 
 class _Bar(Progress):
@@ -79,14 +108,24 @@ class _Bar(Progress):
         if self.bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
+            from rich.text import Text
 
-            self.bar = RichProgress(
+            class Lines(RichProgress):
+                """The bar, and under it what is watched: one line of a narrow terminal holds no more."""
+
+                def get_renderables(lines) -> Iterator[Any]:  # `self` is the one outside
+                    yield from super().get_renderables()
+                    if self._live is not None and lines.tasks:
+                        yield Text(lines.tasks[0].fields["figures"], no_wrap=True, overflow="ellipsis")
+
+            columns = [TextColumn("{task.fields[figures]}", markup=False)] if self._live is None else []
+            self.bar = Lines(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}", markup=False),
+                *columns,
                 console=self.console,
                 refresh_per_second=4,
                 transient=True,
@@ -96,6 +135,7 @@ class _Bar(Progress):
         self.bar.update(self.task, completed=self.done, figures=self.figures_text())
 
     def close(self) -> None:
+        super().close()
         if self.bar is not None:
             self.bar.stop()
 

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
+from muarl_cli.written import Written
 
 MAX_ARGUMENT_CHARS = 32_768
 """longer arguments are refused unread: no tool here needs them, and 1 MB would flood the context"""
@@ -48,6 +49,27 @@ class ToolSpec:
             function["response"] = dict(self.response)
         return {"type": "function", "function": function}
 
+    @cached_property
+    def offer(self) -> Written:
+        """The same, made once for all requests."""
+        return Written(self.openai())
+
+    @cached_property
+    def enumerated(self) -> tuple[str, ...]:
+        """Texts that the schema of the arguments enumerates, each once, in its order."""
+        found: dict[str, None] = {}
+        _gather(dict(self.parameters), found)
+        return tuple(found)
+
+
+def _gather(node: Any, found: dict[str, None]) -> None:
+    if isinstance(node, dict):
+        found.update(dict.fromkeys(value for value in node.get("enum", ()) if isinstance(value, str)))
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for inner in node:
+            _gather(inner, found)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -65,11 +87,8 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str]:
     """JSON text to (arguments, problem); never raises, whatever the size or depth of the text."""
     if len(text) > MAX_ARGUMENT_CHARS:
         return {}, f"arguments have {len(text)} characters; at most {MAX_ARGUMENT_CHARS} are accepted"
-    depth = 0
-    for char in text:  # an upper bound (brackets inside strings count too), which spares the parser a recursion error
-        depth += (char in "[{") - (char in "]}")
-        if depth > MAX_DEPTH:
-            return {}, f"arguments are nested deeper than {MAX_DEPTH} levels"
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        return {}, f"arguments are nested deeper than {MAX_DEPTH} levels"
     try:
         value = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}
     except (ValueError, RecursionError) as error:
@@ -77,6 +96,15 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str]:
     if not isinstance(value, dict):
         return {}, "arguments must be a JSON object"
     return value, ""
+
+
+def _depth(text: str) -> int:
+    """An upper bound (brackets inside strings count too), which spares the parser a recursion error."""
+    deepest = depth = 0
+    for char in text:
+        depth += (char in "[{") - (char in "]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _refuse_constant(name: str) -> Any:

@@ -20,6 +20,7 @@ from muarl_cli.conversation.tools import ToolCall, ToolSpec, parse_arguments
 from muarl_cli.engines.address import Address
 from muarl_cli.engines.refusals import Filtered
 from muarl_cli.engines.wire import Wire, usage_of
+from muarl_cli.written import Written
 
 Message = Mapping[str, Any]
 _ILLEGAL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
@@ -81,7 +82,7 @@ def request_body(
     if sampling.seed is not None:
         body["seed"] = sampling.seed % (1 << 31)
     if tools:
-        body["tools"] = [tool.openai() for tool in tools]
+        body["tools"] = [tool.offer for tool in tools]
     return body
 
 
@@ -156,17 +157,22 @@ def numbered(raw: RawCall, call_id: str) -> ToolCall:
     return ToolCall(call_id, raw.name, arguments, problem, raw.arguments if problem else "")
 
 
-def tool_message(event: Event) -> dict[str, Any]:
+def message(role: str, text: str) -> Written:
+    """Words of one party, as they stand in a request."""
+    return Written(role=role, content=text)
+
+
+def tool_message(event: Event) -> Written:
     """The answer to a call, as the message it goes back as."""
     assert event.call is not None
-    return {"role": "tool", "tool_call_id": event.call.id, "content": event.text}
+    return Written(role="tool", tool_call_id=event.call.id, content=event.text)
 
 
-def assistant_message(text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+def assistant_message(text: str, calls: Sequence[ToolCall]) -> Written:
     """A model's own turn as it goes back to the server: always well-formed, or the server would refuse the history."""
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+    turn = message("assistant", text)
     if calls:
-        message["tool_calls"] = [
+        turn["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
@@ -177,4 +183,4 @@ def assistant_message(text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
             }
             for call in calls
         ]
-    return message
+    return turn

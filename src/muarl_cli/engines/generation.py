@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ COMPACT_BELOW = 0.7
 """share of rows still drawing below which the finished ones are removed"""
 PREFILL_TOKENS = 32_768
 """padded tokens fed at once: bounds the memory of a prefill"""
+PADDING, PREFILL_LEAST = 1.1, 512
+"""rows are fed together while padding adds a tenth at most, or so few tokens are fed that another pass costs more"""
 
 
 @dataclass
@@ -68,6 +71,13 @@ class Workspace:
 
 def generate(decoder: CachedDecoder, workspace: Workspace, rows: Sequence[Row]) -> list[Drawn]:
     """Draw a turn for every row. Rows share `top_p` and `stop_ids`; temperature, length and seed are each row's own."""
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].prompt) - rows[place].cached)
+    drawn = _drawn(decoder, workspace, [rows[place] for place in order])
+    return [result for _, result in sorted(zip(order, drawn, strict=True), key=itemgetter(0))]
+
+
+def _drawn(decoder: CachedDecoder, workspace: Workspace, rows: Sequence[Row]) -> list[Drawn]:
+    """The same for rows in the order of what is new in them, so that those fed together are alike."""
     device = decoder.device
     longest = max(row.sampling.max_tokens for row in rows)
     ragged = max(row.cached for row in rows) + max(len(row.prompt) - row.cached for row in rows)
@@ -120,12 +130,9 @@ def prefill(decoder: CachedDecoder, cache: Tensor, rows: Sequence[Row]) -> Tenso
     states: list[Tensor] = []
     first = 0
     while first < len(rows):
-        last = first + 1
-        longest = len(fresh[first])
-        while last < len(rows) and max(longest, len(fresh[last])) * (last + 1 - first) <= PREFILL_TOKENS:
-            longest = max(longest, len(fresh[last]))
-            last += 1
+        last = _fed_together(fresh, first)
         part = fresh[first:last]
+        longest = max(map(len, part))
         ids = torch.tensor([[*tokens, *([0] * (longest - len(tokens)))] for tokens in part], device=device)
         start = torch.tensor([row.cached for row in rows[first:last]], device=device)
         width = max(row.cached for row in rows[first:last]) + longest
@@ -134,6 +141,18 @@ def prefill(decoder: CachedDecoder, cache: Tensor, rows: Sequence[Row]) -> Tenso
         states.append(hidden[torch.arange(len(part), device=device), ends])
         first = last
     return torch.cat(states)
+
+
+def _fed_together(fresh: Sequence[Sequence[int]], first: int) -> int:
+    """Where the rows end that are fed in one pass with row `first`."""
+    last, longest, real = first + 1, len(fresh[first]), len(fresh[first])
+    while last < len(fresh):
+        longest, real = max(longest, len(fresh[last])), real + len(fresh[last])
+        padded = longest * (last + 1 - first)
+        if padded > PREFILL_TOKENS or padded > max(PADDING * real, PREFILL_LEAST):
+            break
+        last += 1
+    return last
 
 
 def _save(

@@ -11,7 +11,6 @@ stops the run no request leaves.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from muarl_cli.engines.refusals import (
 )
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records.ledger import PRICES_VARIABLE, Ledger, Price, parse_prices, price_of
+from muarl_cli.written import encoded
 
 CONNECTIONS = 256
 """requests in flight at one address, at most"""
@@ -114,11 +114,18 @@ class Wire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.retries: dict[str, int] = {}
         """how often a call was tried again, by cause"""
+        self.drawn_tokens = 0
+        """completion tokens of all replies, as the server counted them"""
         self._answered = False
         self._refusals = 0
         """in a row"""
         self._closed: Refused | None = None
         """the refusal that stopped the run"""
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """What is spent here, None where nothing is paid for."""
+        return self._ledger
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST /chat/completions; the reply as JSON, with "cost_usd" added."""
@@ -185,7 +192,7 @@ class Wire:
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         clock = self.limiter.clock
-        payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        payload = encoded(body)
         attempts, tries, spent = 0, 0, 0.0
         while True:
             async with self.limiter.slot():
@@ -223,6 +230,7 @@ class Wire:
                 raise
             return Passing(refusal.what)
         self._answered, self._refusals = True, 0
+        self.drawn_tokens += (usage_of(reply) or (0, 0))[1]
         self.limiter.replied(self.limiter.clock.now() - started)
         return reply
 

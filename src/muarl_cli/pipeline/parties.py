@@ -164,11 +164,15 @@ class Users:
             speaker, _ = self._speaker("llm")
             await speaker.wire.check(speaker.model)
 
+    @property
+    def wires(self) -> list[Any]:
+        """The connections to served models, as far as they were needed."""
+        return [speaker.wire for speaker, _ in self._speakers.values() if hasattr(speaker, "wire")]
+
     async def close(self) -> None:
         """Let go of the connections to served models."""
-        for speaker, _ in self._speakers.values():
-            if hasattr(speaker, "wire"):
-                await speaker.wire.close()
+        for wire in self.wires:
+            await wire.close()
 
     def _make(self, scenario: Scenario, draw: Draw) -> UserFactory:
         if draw.backend == "scripted":

@@ -17,13 +17,14 @@ from typing import Any, Protocol, Self
 
 from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.conversation.episode import SCHEMA, Episode, Key, StateHashes
-from muarl_cli.conversation.events import Actor
+from muarl_cli.conversation.events import Actor, Event
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import AgentFactory, Fault, UserFactory, World
 from muarl_cli.conversation.scheduler import Places, run_all
 from muarl_cli.errors import ExitCode
 from muarl_cli.hashing import derive_seed
+from muarl_cli.pipeline.live import Meter
 from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.records.log import EpisodeLog
 from muarl_cli.scoring.summary import MAX_FAULT_SHARE
@@ -73,9 +74,10 @@ async def play(
     limits: Limits,
     around: Around | None = None,
     judge: AssertionJudge | None = None,
+    saw: Callable[[Event], None] | None = None,
 ) -> Episode:
-    """Hold one conversation and grade it; `judge` reads what a task asserts in words. A world with a `watch` method is
-    told each event as it happens."""
+    """Hold one conversation and grade it; `judge` reads what a task asserts in words. `saw`, and a world with a `watch`
+    method, are told each event as it happens."""
     scenario, task = job.scenario, job.task
     key = job.key  # another attempt keeps its id and draws anew: the same draws could end in the same fault
     stage = stage_of(scenario, derive_seed(key.seed, "attempt", key.attempt) if key.attempt else key.seed, task)
@@ -91,7 +93,7 @@ async def play(
             greeting=scenario.greeting,
             limits=official(limits) if official and limits.official else limits,
             agent_may_stop=scenario.agent_may_stop,
-            on_event=getattr(world, "watch", None),
+            on_event=_both(getattr(world, "watch", None), saw),
         )
         rows = agent.rows()
         drawn_with = tuple(getattr(agent, "weight_versions", ()))
@@ -149,6 +151,17 @@ def _weights(versions: Sequence[str]) -> dict[str, Any]:
     return {"weight_version": versions[0], **several}
 
 
+def _both(one: Callable[[Event], None] | None, other: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
+    if one is None or other is None:
+        return one or other
+
+    def tell(event: Event) -> None:
+        one(event)
+        other(event)
+
+    return tell
+
+
 def _grade(
     scenario: Scenario, task: Task, world: Any, transcript: Transcript
 ) -> tuple[float | None, StateHashes, dict[str, Any]]:
@@ -189,6 +202,11 @@ async def run_again(player: Plays, jobs: Sequence[Job], retries: int) -> tuple[l
     return episodes, replaced
 
 
+def _at_hand(finished: asyncio.Queue[Episode]) -> list[Episode]:
+    """What waits in the queue now."""
+    return [finished.get_nowait() for _ in range(finished.qsize())]
+
+
 class Player:
     """Plays jobs with the parties of a run and writes them down. Leaving it lets go of their connections."""
 
@@ -209,6 +227,8 @@ class Player:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around, self.judge, self.remote_worlds = around, judge, remote_worlds
         self.places = places
+        self.meter = Meter(lambda: [*agents.wires, *users.wires], getattr(agents.fixed, "engine", None))
+        """what is going on, for a display"""
         self._probed = False
 
     async def __aenter__(self) -> Self:
@@ -228,10 +248,12 @@ class Player:
         if self.agents.in_process:
             return await self._in_waves(jobs, self.in_flight, on_done)
         if self._immediate():
-            await self._in_waves(owed, FLUSH, on_done)
+            played = await self._in_waves(owed, FLUSH, on_done)
         else:
-            await self._as_they_finish(owed, on_done)
-        return [self.log.read(j.key.episode_id, rows=True) for j in jobs]
+            played = await self._as_they_finish(owed, on_done)
+        fresh = {episode.episode_id: episode for episode in played}
+        ids = [j.key.episode_id for j in jobs]
+        return [fresh[i] if i in fresh else self.log.read(i, rows=True) for i in ids]
 
     async def _probe(self) -> None:
         """Once, before the first episode: whoever is served answers. A dead address would look like many faults."""
@@ -262,31 +284,49 @@ class Player:
             episodes += played
         return episodes
 
-    async def _as_they_finish(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> None:
-        """Write behind: finished episodes are flushed together while others talk on; none is reported before that."""
-        finished: list[Episode] = []
-        bell = asyncio.Event()
-        over = False
+    async def _as_they_finish(self, jobs: Sequence[Job], on_done: Callable[[Episode], None] | None) -> list[Episode]:
+        """Write behind: finished episodes are flushed together while others talk on; none is reported before that.
+
+        Where the disk is slower than the conversations, at most `in_flight` finished ones wait for it, and no new one
+        starts before there is room. What is finished when the run is cancelled is written before it ends.
+        """
+        finished: asyncio.Queue[Episode] = asyncio.Queue(max(1, self.in_flight))
+        late: list[Episode] = []
+        """finished, and cancelled while they waited for room"""
+        written: list[Episode] = []
 
         async def writer() -> None:
-            while not (over and not finished):
-                await bell.wait()
-                bell.clear()
-                batch, finished[:] = list(finished), []
+            while True:
+                batch = [await finished.get(), *_at_hand(finished)]
                 await asyncio.to_thread(self.log.append_many, batch)
                 for episode in batch:
                     if on_done:
                         on_done(episode)
+                    finished.task_done()
+                written.extend(batch)
 
-        def collect(_: int, episode: Episode) -> None:
-            finished.append(episode)
-            bell.set()
+        def starter(job: Job) -> Callable[[], Any]:
+            start = self._starter(job)
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(writer())
-            await run_all([self._starter(j) for j in jobs], self.in_flight, collect)
-            over = True
-            bell.set()
+            async def run() -> None:
+                episode = await start()
+                try:
+                    await finished.put(episode)
+                except asyncio.CancelledError:
+                    late.append(episode)
+                    raise
+
+            return run
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(writer())
+                await run_all([starter(j) for j in jobs], self.in_flight)
+                await finished.join()
+                writing.cancel()
+        finally:
+            self.log.append_many([*_at_hand(finished), *late])
+        return written
 
     def _starter(self, job: Job) -> Callable[[], Any]:
         seed = job.key.seed
@@ -294,6 +334,6 @@ class Player:
 
         async def start() -> Episode:
             async with self.places.taken(job.key.step) if self.places else nullcontext():
-                return await play(job, agents, users, self.limits, self.around, self.judge)
+                return await play(job, agents, users, self.limits, self.around, self.judge, self.meter.saw)
 
         return start

@@ -209,6 +209,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         if not own.agents.in_process:  # whatever the servers were started with
             await deliver(own.agents, policy, str(trainer.step))
         with talk.progress(steps, "steps") as bar:
+            bar.watch(player.meter.figures)
             bar.advance(trainer.step)
             clock = _Clock(places)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):

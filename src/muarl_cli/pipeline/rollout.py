@@ -104,6 +104,7 @@ async def play_all(
     won = done = 0
     async with player:
         with talk.progress(len(jobs), "episodes") as bar:
+            bar.watch(player.meter.figures)
 
             def count(episode: Any) -> None:
                 nonlocal won, done

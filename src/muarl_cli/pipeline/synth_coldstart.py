@@ -202,6 +202,7 @@ async def _hold(
         talk.say(f"kept {kept} conversations of the interrupted run")
     async with player:
         with talk.progress(settings.count, "accepted") as bar:
+            bar.watch(player.meter.figures)
             while len(gate.accepted) < settings.count and len(gate.verdicts) < most:
                 wave = [next(jobs) for _ in range(min(max(FLUSH, settings.in_flight), most - len(gate.verdicts)))]
                 for work, episode in zip(wave, await _played(player, wave, out), strict=True):

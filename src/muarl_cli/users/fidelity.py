@@ -209,7 +209,8 @@ def _says_anew(value: Any, words: str, known: str) -> bool:
 
 def _invents(words: str, expected: Expected) -> bool:
     strict = expected.consent is not None
-    if values_in(words, strict) - values_in(expected.known, True):
+    values = values_in(words, strict)
+    if values and values - values_in(expected.known, True):
         return True
     return any(_says_anew(value, words, expected.known) for value in expected.vocabulary)
 

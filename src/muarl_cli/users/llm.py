@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import Stage, Usage, UserFault, UserSession, UserTurn
 from muarl_cli.conversation.tools import ToolSpec
-from muarl_cli.engines.chat import ChatSampling, Finish, Reply, assistant_message, numbered, tool_message
+from muarl_cli.engines.chat import ChatSampling, Finish, Reply, assistant_message, message, numbered, tool_message
 from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed, digest
 from muarl_cli.users.agenda import AgendaUser
@@ -27,6 +27,7 @@ from muarl_cli.users.fidelity import Broken
 from muarl_cli.users.messages import END_TOKENS, heard, own_results, read_reply
 from muarl_cli.users.persona import Persona
 from muarl_cli.users.state import AgendaState, FreeState, UserState, render, template
+from muarl_cli.written import Written
 
 RETRIES = 2
 """further tries after silence; a reply that says the wrong thing is tried again once"""
@@ -136,7 +137,7 @@ class _ModelUser:
     ) -> None:
         self._chat, self._state, self._seed, self._fallback = chat, state, seed, fallback
         self._temperature, self._max_tokens, self._tools = temperature, max_tokens, tools
-        self._messages: list[dict[str, Any]] = []
+        self._messages: list[Written] = []
         self._calls = 0
 
     async def respond(self, news: Sequence[Event]) -> UserTurn:
@@ -144,7 +145,7 @@ class _ModelUser:
         if ready is not None:
             return ready
         answers = own_results(news)
-        self._messages += [tool_message(event) for event in answers] or [{"role": "user", "content": heard(news)}]
+        self._messages += [tool_message(event) for event in answers] or [message("user", heard(news))]
         usage, mends = Usage(), 0
         tags: list[str] = []
         wrong: tuple[Broken, ...] = ()
@@ -172,7 +173,7 @@ class _ModelUser:
 
     def _say(self, turn: UserTurn, usage: Usage, tags: Sequence[str]) -> UserTurn:
         self._state.accept(turn)
-        self._messages.append({"role": "assistant", "content": turn.text or "(leaves)"})
+        self._messages.append(message("assistant", turn.text or "(leaves)"))
         return replace(turn, usage=usage, tags=(*turn.tags, *tags))
 
     def _act(self, reply: Reply, usage: Usage, tags: Sequence[str]) -> UserTurn:
@@ -190,9 +191,9 @@ class _ModelUser:
             mend = render("user_mend.jinja", wrong=lines) if lines else template("user_reminder.jinja")
             prompt = f"{prompt}\n{mend}"
             temperature = min(1.5, max(temperature, 0.4) + 0.3 * attempt)
-        turn = sum(message["role"] != "assistant" for message in self._messages)
+        turn = sum(said["role"] != "assistant" for said in self._messages)
         sampling = ChatSampling(temperature, self._max_tokens, seed=derive_seed(self._seed, "user", turn, attempt))
-        messages = [{"role": "system", "content": prompt}, *self._messages]
+        messages = [message("system", prompt), *self._messages]
         try:
             if self._tools:
                 return await self._chat.reply(messages, sampling, self._tools)

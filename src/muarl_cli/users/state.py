@@ -8,6 +8,7 @@ write that was consented to is outstanding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ from muarl_cli.worlds.language import Language, said, value_text
 
 PENDING_TURNS = 2
 """agent turns that neither report nor refuse, after which a consent no longer holds a user back from leaving"""
+_MAY_BE_VALUE = re.compile(r"[\d@]")
 _SETTLED = frozenset({Act.REPORT, Act.REFUSAL, Act.TRANSFER, Act.MORE, Act.BYE})
 
 
@@ -133,9 +135,13 @@ class AgendaState:
         self._earlier: list[tuple[str, str]] = []
         self._heard = ""
         self._plan = UserTurn()
+        self._values = _all_values(agenda)
+        self._must: list[Any] = []
+        """what the plan says that only these words can say: values, hints to unknown ones, numbers"""
 
     async def hear(self, news: Sequence[Event]) -> UserTurn | None:
         self._plan = await self.agenda.respond(news)
+        self._must = self._said_by_plan()
         self._heard = heard(news)
         self._known.append(self._heard)
         return self._plan if self._plan.calls or not self._plan.text else None
@@ -144,7 +150,7 @@ class AgendaState:
         return render(
             "user_wording.jinja",
             plan=self._plan.text,
-            exact=[value_text(value) for value in self._must()],
+            exact=[value_text(value) for value in self._must],
             yes=self._consents(),
             leaves=self._plan.end is not None,
             persona=self._persona.directions,
@@ -171,16 +177,9 @@ class AgendaState:
     def _consents(self) -> bool:
         return self.agenda.consented and affirms(self._plan.text)
 
-    def _values(self) -> list[Any]:
-        """All values of the task, first and final ones."""
-        rows = [row for goal in self.agenda.goals for row in (goal.slots, goal.final)]
-        found = {value_text(value): value for row in rows for value in row.values()}
-        return [value for text, value in found.items() if text]
-
-    def _must(self) -> list[Any]:
-        """What the plan says that only these words can say: values, hints to unknown ones, numbers."""
+    def _said_by_plan(self) -> list[Any]:
         plan = self._plan.text
-        values = [value for value in self._values() if said(value, plan)]
+        values = [value for value in self._values if said(value, plan)]
         hints = [hint for goal in self.agenda.goals for hint in goal.unknown.values() if hint and hint in plan]
         covered = " ".join(value_text(item) for item in (*values, *hints))
         numbers = [word for word in _numbers(plan) if not said(word, covered)]
@@ -195,7 +194,6 @@ class AgendaState:
     def _expected(self) -> Expected:
         plan = self._plan.text
         known = " ".join((*self._known, plan))
-        must = self._must()
         outdated = [
             (goal.slots[goal.change.slot], goal.change.value)
             for number, goal in enumerate(self.agenda.goals)
@@ -204,9 +202,9 @@ class AgendaState:
         return Expected(
             known=known,
             rules=self._rules,
-            must=tuple(must),
+            must=tuple(self._must),
             topics=self._topics(),
-            hidden=tuple(value for value in self._values() if not said(value, plan)),
+            hidden=tuple(value for value in self._values if not said(value, plan)),
             vocabulary=self._vocabulary,
             outdated=tuple(outdated),
             consent=self._consents(),
@@ -218,35 +216,23 @@ class AgendaState:
         )
 
 
+def _all_values(agenda: AgendaUser) -> list[Any]:
+    """All values of the task, first and final ones."""
+    rows = [row for goal in agenda.goals for row in (goal.slots, goal.final)]
+    found = {value_text(value): value for row in rows for value in row.values()}
+    return [value for text, value in found.items() if text]
+
+
 def _numbers(text: str) -> list[str]:
     """Words with a digit or an e-mail address, as they stand in the text."""
-    words = (word.strip(".,;:!?()\"'") for word in text.split())
+    words = (word.strip(".,;:!?()\"'") for word in text.split() if _MAY_BE_VALUE.search(word))
     return list(dict.fromkeys(word for word in words if values_in(word, True)))
 
 
 def _enumerated(stage: Stage, language: Language) -> tuple[str, ...]:
     """Values that tools enumerate, without those that are ordinary words of the domain's own sentences."""
-    ordinary = " ".join(
-        (
-            *(line for lines in language.phrases.values() for line in lines),
-            *(line for intent in language.intents.values() for line in intent.open),
-            *(line for slot in language.slots.values() for line in (*slot.tell, *slot.change, *slot.dont_know)),
-        )
-    )
-    found: dict[str, None] = {}
-
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            found.update(dict.fromkeys(value for value in node.get("enum", ()) if isinstance(value, str)))
-            for inner in node.values():
-                walk(inner)
-        elif isinstance(node, (list, tuple)):
-            for inner in node:
-                walk(inner)
-
-    for tool in stage.tools:
-        walk(dict(tool.parameters))
-    return tuple(value for value in found if value and not said(value, ordinary))
+    found = dict.fromkeys(value for tool in stage.tools for value in tool.enumerated)
+    return tuple(value for value in found if value and not said(value, language.ordinary))
 
 
 @lru_cache(maxsize=16)

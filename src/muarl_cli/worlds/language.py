@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 
@@ -108,6 +108,17 @@ class Language:
     phrases: Mapping[str, tuple[str, ...]]
     injections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """what the user says where an injector fires (`users.injectors`), and "decline", how the agent says no to it"""
+
+    @cached_property
+    def ordinary(self) -> str:
+        """The domain's own sentences: phrases, openings, and how values are told."""
+        return " ".join(
+            (
+                *(line for lines in self.phrases.values() for line in lines),
+                *(line for intent in self.intents.values() for line in intent.open),
+                *(line for slot in self.slots.values() for line in (*slot.tell, *slot.change, *slot.dont_know)),
+            )
+        )
 
     def phrase(self, name: str, rng: random.Random, **values: str) -> str:
         return rng.choice(self.phrases[name]).format(**values)
