@@ -192,10 +192,12 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
             bar.advance(trainer.step)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
                 step = trainer.step + 1
-                t0 = time.monotonic()
+                t0, drawn_before = time.monotonic(), own.agents.seconds_drawing
                 batch = await collect(settings, player, stream, partial(_job, own, step))
                 t1 = time.monotonic()
-                row = step_metrics(batch) | behaviour_metrics(batch) | dict(team("update", samples_of(batch)))
+                row = step_metrics(batch) | behaviour_metrics(batch)
+                done = min(1.0, (t1 - started_at) / box) if box else None  # the clock sets the learning rate's course
+                row |= dict(team("update", samples_of(batch), done))
                 if row["skipped"] > (history[-1].get("skipped", 0) if history else 0):
                     row["not_applied"] = [e.episode_id for group in batch.kept for e in group.episodes if e.valid]
                     talk.warn(f"step {step} was not finite and not applied; its episodes are named in metrics.jsonl")
@@ -203,6 +205,8 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                     policy.model.load_state_dict(team("weights"), strict=False)
                 await deliver(own.agents, policy, str(step))
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
+                if own.agents.in_process:
+                    row["seconds_drawing"] = round(own.agents.seconds_drawing - drawn_before, 3)
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 own.trackers.log(step, row)
                 halting = _look(own, history, row, talk)
