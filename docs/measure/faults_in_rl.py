@@ -1,6 +1,6 @@
 """Faults that strike user calls, in RL: left out, or scored 0, against a run without any. Prints one JSON document.
 
-    python docs/measure/faults_in_rl.py [--start runs/demo/sft] [--steps 14] [--seeds 3] [--rate 0.25]
+    python docs/measure/faults_in_rl.py [--start runs/demo/sft] [--steps 14] [--seeds 2] [--rate 0.25]
 
 The desk of the demo, tasks with one write. In most of them the user means what they say, and a write without asking is
 as good as one that was proposed first and a user call shorter; in the others (`CHANGING`) the user changes their mind
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What faults do to a run, left out or scored.")
     parser.add_argument("--start", default="runs/demo/sft")
     parser.add_argument("--steps", type=int, default=14)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=0.25, help="probability of a fault, each late user call")
     parser.add_argument("--out", type=Path, default=Path("runs/faults"))
     parser.add_argument("--only", default="", help="ARM:SEED, to hold one run and print nothing")
@@ -160,7 +160,7 @@ def main() -> None:
 def _train(arm: str, seed: int, options: argparse.Namespace, out: Path) -> float:
     """Train one arm; the share of its conversations that ended in a fault."""
     overrides = [f"model={options.start}", f"steps={options.steps}", "retry_faults=0", "save_every=4", f"seed={seed}"]
-    overrides += [f"tasks={','.join(mixture(TRAIN, HELD)[0])}", "prompts_per_step=12", "lr=6e-4"]
+    overrides += [f"tasks={','.join(mixture(TRAIN, HELD)[0])}", "prompts_per_step=12", "limits.max_turns=10"]
     settings = resolve(Stage.RL_TRAIN, profile_name="tiny", overrides=overrides, environ={}).settings
     assert isinstance(settings, RlTrain)
     with _arm(arm, options.rate):
@@ -170,7 +170,13 @@ def _train(arm: str, seed: int, options: argparse.Namespace, out: Path) -> float
 
 
 def _play(model: Path, out: Path) -> None:
-    overrides = [f"model={model}", "group=4", f"tasks={','.join(mixture(TRAIN, HELD)[1])}", "max_tasks=0"]
+    overrides = [
+        f"model={model}",
+        "group=4",
+        "limits.max_turns=10",
+        f"tasks={','.join(mixture(TRAIN, HELD)[1])}",
+        "max_tasks=0",
+    ]
     settings = resolve(Stage.ROLLOUT, profile_name="tiny", overrides=overrides, environ={}).settings
     assert isinstance(settings, Rollout)
     rollout.run(settings, out, Talk(json=True))

@@ -303,6 +303,19 @@ def memory_gb(shape: Shape, devices: int, micro_batch_tokens: int, in_flight: in
     }
 
 
+def keys_bytes(shape: Shape, full: bool) -> int:
+    """Bytes of a token's keys and values in all layers; `full`: in fp32."""
+    return 2 * (2 * BYTES if full else BYTES) * shape.layers * shape.kv_width
+
+
+def cached_tokens(work: Work, in_flight: int) -> float:
+    """Tokens whose keys the engine in this process has at its peak: those of all open conversations, and a place for
+    each of them in the tensor that batches work on, which is as long as the longest."""
+    wave = work.episodes[:in_flight]
+    lengths = [work.shared + sum(turn.fed + turn.drawn for turn in episode) for episode in wave]
+    return sum(lengths) + len(lengths) * max(lengths)
+
+
 def user_cost(work: Work, price_in: float, price_out: float) -> float:
     """USD of a step: each user turn reads its instructions and the talk so far, and writes some 40 tokens. Prices are
     in USD per million tokens."""
