@@ -187,13 +187,14 @@ def _fitted(seen: Sequence[tuple[tuple[float, ...], float]]) -> tuple[float, ...
     made = numpy.array([each for each, _ in seen]) / seconds[:, None]
     scale = numpy.maximum(numpy.linalg.norm(made, axis=0), 1e-30)
     made = made / scale
-    costs = numpy.zeros(made.shape[1])
-    left = numpy.ones(len(seen))
+    products, wanted = made.T @ made, made.sum(axis=0)
+    costs = numpy.zeros(len(wanted))
     for _ in range(5000):  # one coordinate after the other: few and scaled, so this is enough
+        before = costs.copy()
         for place in range(len(costs)):
-            better = max(0.0, costs[place] + made[:, place] @ left)
-            left -= (better - costs[place]) * made[:, place]
-            costs[place] = better
+            costs[place] = max(0.0, costs[place] + wanted[place] - products[place] @ costs)
+        if abs(costs - before).max() <= 1e-9 * costs.max():
+            break
     return tuple(float(each) for each in costs / scale)
 
 
