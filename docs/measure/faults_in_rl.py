@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.cli.console import Talk
+from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import UserFault
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline import parties, rl_batches, rl_train, rollout
 from muarl_cli.records.log import iter_episodes
+from muarl_cli.scoring.metrics import pool
 from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
 from muarl_cli.settings.models import RlTrain, Rollout, Stage
 from muarl_cli.settings.resolve import resolve
@@ -148,6 +150,7 @@ def main() -> None:
                 "seeds": options.seeds,
                 "rewards": {arm: score.headline() for arm, score in scores.items()},
                 "by_seed": by_seed,
+                "unasked": {arm: _unasked(options.out, arm, every) for arm in ARMS},
                 "lower_in": sum(z < x for z, x in zip(by_seed["zero"], by_seed["excluded"], strict=True)),
                 "differences": pairs,
                 "fault_share": sum(struck) / len(struck),
@@ -182,10 +185,19 @@ def _play(model: Path, out: Path) -> None:
     rollout.run(settings, out, Talk(json=True))
 
 
+def _held(out: Path, arm: str, seeds: Sequence[str]) -> Iterator[Episode]:
+    """The conversations on held tasks of these seeds' runs."""
+    for seed in seeds:
+        yield from iter_episodes(out / f"{arm}-{seed}" / "held")
+
+
 def _score(out: Path, arm: str, seeds: Sequence[str]) -> ScoreSummary:
-    """Of the conversations on held tasks of these seeds' runs together."""
-    folders = [out / f"{arm}-{seed}" / "held" for seed in seeds]
-    return summarise((e for folder in folders for e in iter_episodes(folder)), resamples=RESAMPLES, seed=1)
+    return summarise(_held(out, arm, seeds), resamples=RESAMPLES, seed=1)
+
+
+def _unasked(out: Path, arm: str, seeds: Sequence[str]) -> float:
+    """The share of writing conversations with a write that the user did not agree to."""
+    return float(pool(e.events for e in _held(out, arm, seeds)).to_json()["unconfirmed_episode_share"])
 
 
 if __name__ == "__main__":

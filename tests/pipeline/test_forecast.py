@@ -188,6 +188,10 @@ def test_a_plan_says_what_the_user_model_costs_and_whether_the_memory_is_enough(
     found = plan(PAPER, "Qwen/Qwen3-32B", "a100", 1, 2.0, None)
     assert not found["fits"] and found["user_usd_per_step"] > 0 and found["idle_share"] > 0
     assert 0.01 < found["user_usd_per_step"] / found["episodes"] < 0.1  # as the paper's profile budgets a conversation
+    listed = plan(PAPER, "Qwen/Qwen3-8B", "h200", 8, 2.0, None)["user_usd_per_step"]
+    dear = ["user.model=own", 'prices={"own": {"input": 5.0, "output": 20.0}}']  # twice the list price of the default
+    own = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=dear, environ={}).settings
+    assert plan(own, "Qwen/Qwen3-8B", "h200", 8, 2.0, None)["user_usd_per_step"] == pytest.approx(2 * listed, rel=1e-3)  # type: ignore[arg-type]
     free = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=["user.backend=scripted"], environ={}).settings
     assert plan(free, "Qwen/Qwen3-8B", "h200", 8, 0.0, None)["user_usd_per_step"] == 0  # type: ignore[arg-type]
 
