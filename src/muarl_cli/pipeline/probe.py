@@ -206,7 +206,8 @@ def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Wor
     own |= {"betas": tuple(settings.betas), "sequence_gate": tuple(settings.sequence_gate) or None, "kl_coef": 0.0}
     step = work.tokens * max(work.taught, 0.1)
     room = min(settings.micro_batch_tokens, step)
-    samples, used, count = [], 0.0, 0
+    samples: list[Sample] = []
+    used, count = 0.0, 0
     for row in rows:
         if samples and used + len(row.ids) - work.shared > room:
             break
