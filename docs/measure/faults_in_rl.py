@@ -39,7 +39,7 @@ RESAMPLES = 10_000
 CHANGING = 0.2
 """share of the tasks in which the user changes their mind"""
 SHARES = {False: 1 - CHANGING, True: CHANGING}
-TRAIN, HELD = 200, 64
+TRAIN, HELD = 200, 160
 """tasks to learn from, and others to be judged by"""
 SAFE_CALLS = 3
 """of the user, in each conversation"""

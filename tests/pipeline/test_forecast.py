@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muarl_cli.cli.console import Talk
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.engines import generation
 from muarl_cli.engines.hf import HFEngine
@@ -25,6 +26,7 @@ from muarl_cli.settings.models import RlTrain, Stage
 from muarl_cli.settings.resolve import resolve
 
 ENGINE = Served(decode_base=0.01, decode_row=0.001, prefill=1000.0)
+TALK = Talk(json=True)
 SLOW = Rates(ENGINE, train=500.0)
 BATCHES = Rates(Gathered((0.0, 0.0, 0.0, 0.001, 0.01, 0.001, 0.0)), train=500.0)
 """the same costs of what is fed and drawn, in batches that are drawn to their end"""
@@ -71,6 +73,13 @@ def test_conversations_of_this_process_go_in_waves_and_served_ones_fill_each_fre
     served, waves = (forecast(work, rates, 0.0, in_flight=2).rollout_seconds for rates in (SLOW, BATCHES))
     assert served == pytest.approx(0.004 + 30 * 0.012 + 70 * 0.011)
     assert waves == pytest.approx(0.004 + (10 * 0.012 + 90 * 0.011) + 10 * 0.012)
+
+
+def test_what_a_turn_takes_beside_the_model_is_time_in_which_the_engine_waits() -> None:
+    work = Work(((Turn(1, 10, False),) * 3,) * 4, 0.0, 0.0)
+    busy, slower = (forecast(work, Rates(Gathered(BATCHES.engine.costs, talk), 1.0), 0.0, 9) for talk in (0.0, 0.01))  # type: ignore[attr-defined]
+    assert slower.rollout_seconds == pytest.approx(busy.rollout_seconds + 3 * 4 * 0.01)
+    assert busy.idle_share == 0 and slower.idle_share == pytest.approx(0.12 / slower.step_seconds)
 
 
 def test_groups_that_teach_nothing_are_held_and_trained_anew() -> None:
@@ -177,7 +186,7 @@ def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
     shape = f.QWEN3["32B"]
     seconds = {}
     for gpu, gpus in (("h100", 16), ("h200", 16), ("h200", 32)):
-        seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None)["step_seconds"]
+        seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None, TALK)["step_seconds"]
     assert seconds["h200", 32] < seconds["h200", 16] < seconds["h100", 16]
     assert f.widths_of(shape, f.DEVICES["h100"], 32) == [2, 4, 8] and f.widths_of(shape, f.DEVICES["a100"], 1) == [1]
     small, large = (f.memory_gb(shape, n, 32768, 256, 8000)["training"] for n in (32, 8))
@@ -185,15 +194,17 @@ def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
 
 
 def test_a_plan_says_what_the_user_model_costs_and_whether_the_memory_is_enough() -> None:
-    found = plan(PAPER, "Qwen/Qwen3-32B", "a100", 1, 2.0, None)
+    found = plan(PAPER, "Qwen/Qwen3-32B", "a100", 1, 2.0, None, TALK)
     assert not found["fits"] and found["user_usd_per_step"] > 0 and found["idle_share"] > 0
     assert 0.01 < found["user_usd_per_step"] / found["episodes"] < 0.1  # as the paper's profile budgets a conversation
-    listed = plan(PAPER, "Qwen/Qwen3-8B", "h200", 8, 2.0, None)["user_usd_per_step"]
+    listed = plan(PAPER, "Qwen/Qwen3-8B", "h200", 8, 2.0, None, TALK)["user_usd_per_step"]
     dear = ["user.model=own", 'prices={"own": {"input": 5.0, "output": 20.0}}']  # twice the list price of the default
     own = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=dear, environ={}).settings
-    assert plan(own, "Qwen/Qwen3-8B", "h200", 8, 2.0, None)["user_usd_per_step"] == pytest.approx(2 * listed, rel=1e-3)  # type: ignore[arg-type]
+    assert plan(own, "Qwen/Qwen3-8B", "h200", 8, 2.0, None, TALK)["user_usd_per_step"] == pytest.approx(
+        2 * listed, rel=1e-3
+    )  # type: ignore[arg-type]
     free = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=["user.backend=scripted"], environ={}).settings
-    assert plan(free, "Qwen/Qwen3-8B", "h200", 8, 0.0, None)["user_usd_per_step"] == 0  # type: ignore[arg-type]
+    assert plan(free, "Qwen/Qwen3-8B", "h200", 8, 0.0, None, TALK)["user_usd_per_step"] == 0  # type: ignore[arg-type]
 
 
 def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> None:

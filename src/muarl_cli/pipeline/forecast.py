@@ -122,6 +122,8 @@ class Gathered:
 
     costs: tuple[float, ...]
     """seconds for each of `made_of`"""
+    talk: float = 0.0
+    """seconds of everything else for each turn: reading it, tools, a scripted user; the engine waits meanwhile"""
 
     def play(
         self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
@@ -139,7 +141,7 @@ class Gathered:
                     batch.append(heapq.heappop(coming)[1:])
                 rows = [(known[n], wave[n][place].fed, wave[n][place].drawn) for n, place in batch]
                 spent = sum(cost * count for cost, count in zip(self.costs, made_of(rows), strict=True))
-                clock, worked = clock + spent, worked + spent
+                clock, worked = clock + spent + self.talk * len(rows), worked + spent
                 for (number, place), (_, fed, drawn) in zip(batch, rows, strict=True):
                     known[number] += fed + drawn
                     if place + 1 < len(wave[number]):

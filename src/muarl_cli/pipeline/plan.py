@@ -13,6 +13,7 @@ from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline import forecast as f
+from muarl_cli.pipeline.parties import Talker, load_policy
 from muarl_cli.records.ledger import KNOWN_PRICES
 from muarl_cli.settings.grammar import nearest
 from muarl_cli.settings.models import RlTrain
@@ -21,9 +22,13 @@ SYSTEM_TOKENS = 5000
 """policy and tool schemas, as long as the released code's prompt limit"""
 
 
-def plan(settings: RlTrain, model: str, gpu: str, gpus: int, latency: float, like: Path | None) -> dict[str, Any]:
+def plan(
+    settings: RlTrain, model: str, gpu: str, gpus: int, latency: float, like: Path | None, talk: Talker
+) -> dict[str, Any]:
     """The forecast of a step of these settings as a JSON document; raises `MuarlError` for what it cannot know."""
-    known = _from_run(settings, model, like) if like is not None else _from_sheet(settings, model, gpu, gpus, latency)
+    known = (
+        _from_run(settings, model, like, talk) if like is not None else _from_sheet(settings, model, gpu, gpus, latency)
+    )
     work, rates = known.work, known.rates
     found = f.forecast(work, rates, latency, settings.in_flight, settings.refill_rounds)
     return {
@@ -58,18 +63,17 @@ class _Known:
     """what the user model cost there, where it was this one"""
 
 
-def _from_run(settings: RlTrain, model: str, like: Path) -> _Known:
+def _from_run(settings: RlTrain, model: str, like: Path, talk: Talker) -> _Known:
     """Conversations of an earlier run, speeds and memory of this machine."""
     from muarl_cli.pipeline.probe import episodes_of, probe, work_of
-    from muarl_cli.records.checkpoint import resolve_model_path
-    from muarl_cli.training.tiny_model import load_model
 
-    folder = resolve_model_path(Path(model or settings.model or like), lambda line: None)
+    policy = load_policy(str(model or settings.model or like), settings.rendering, settings.dtype, talk)
     episodes = episodes_of(like)
     work = work_of(episodes, settings.prompts_per_step * settings.group, settings.group)
-    dtype = "bf16" if settings.dtype == "bfloat16" else "fp32"
-    found = probe(load_model(folder, dtype), dtype, settings, work, episodes)
-    keys = f.keys_bytes(shape_of(str(folder)), dtype == "fp32") * f.cached_tokens(work, settings.in_flight)
+    found = probe(policy, settings, work, episodes)
+    keys = f.keys_bytes(shape_of(str(policy.folder)), policy.dtype == "fp32") * f.cached_tokens(
+        work, settings.in_flight
+    )
     memory = {"training": round((found.held + found.memory + keys) / 1e9, 2)}
     costs = [e.volatile.get("cost_usd", 0.0) for e in episodes if e.user.get("model") == settings.user.model]
     usd = sum(costs) / len(costs) if costs and sum(costs) else None

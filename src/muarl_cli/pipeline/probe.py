@@ -24,6 +24,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.forecast import Gathered, Rates, Turn, Work, made_of
+from muarl_cli.pipeline.parties import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
 
@@ -116,16 +117,19 @@ def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def probe(model: Any, dtype: str, settings: RlTrain, work: Work, episodes: Sequence[Episode]) -> Found:
-    """Rates of this process with a copy of `model`, on these episodes, whose work is `work`."""
+def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode]) -> Found:
+    """Rates of this process with a copy of the policy's model, on these episodes, whose work is `work`."""
+    from muarl_cli.pipeline.talking import seconds_a_turn
     from muarl_cli.pipeline.team import prepared
 
-    own = prepared(copy.deepcopy(model), settings)
+    own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
+    said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
+    talk = seconds_a_turn(policy, settings, episodes, said)
     costs = asyncio.run(_drawing(own, dtype, rows, work))
     held = _resident()
     train, memory = _training(own, settings, rows, work)
-    return Found(Rates(Gathered(costs), train), memory, held)
+    return Found(Rates(Gathered(costs, talk), train), memory, held)
 
 
 async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[float, ...]:
