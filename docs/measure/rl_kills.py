@@ -3,8 +3,9 @@
     python docs/measure/rl_kills.py [--steps 40] [--kills 10]
 
 The smallest profile, a checkpoint each step; what is compared is the hash of the last checkpoint (weights, optimiser,
-position) and of all episodes. Kills are SIGKILL, at moments drawn over the time that the straight run's work took,
-divided by how often the run is to be cut, so that each start gets somewhere.
+position) and of all episodes. Kills are SIGKILL. Each has a step of its own, drawn from all of them, and comes at a
+random moment of the time that a step takes after that one's checkpoint: while conversations are held, in the update,
+while a checkpoint or the log is written, or while a start still reads what the kill before it left.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import random
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,14 +49,10 @@ def main() -> None:
             straight.run(stage)
         span = straight.timed(STAGE)
         cut.take_inputs(STAGE, straight)
-        kills, starts = 0, []
-        for _ in range(4 * options.kills):
-            if kills == options.kills:
-                break
-            kills += cut.kill_when(STAGE, has_begun, draw.uniform(0.0, 1.6 * span / options.kills))
-            starts.append(_steps(cut.folder(STAGE)))
-            if (cut.folder(STAGE) / "summary.json").exists():
-                raise SystemExit(f"error: the run was over after {kills} kills\nnext: more --steps, or fewer --kills")
+        kills, reached = 0, []
+        for step in sorted(draw.sample(range(options.steps - 1), options.kills)):
+            kills += cut.kill_when(STAGE, partial(_is_past, step), draw.uniform(0.0, 1.5 * span / options.steps))
+            reached.append(_step(cut.folder(STAGE)))
         cut.run(STAGE)
         ours, theirs = hashes(straight.folder(STAGE)), hashes(cut.folder(STAGE))
     print(
@@ -62,7 +60,7 @@ def main() -> None:
             {
                 "steps": options.steps,
                 "kills": kills,
-                "steps_at_kills": starts,
+                "steps_at_kills": reached,
                 "same_weights": ours["checkpoint"] == theirs["checkpoint"],
                 "same_episodes": ours["episodes"] == theirs["episodes"],
                 "seconds_straight": round(span, 1),
@@ -71,9 +69,15 @@ def main() -> None:
     )
 
 
-def _steps(folder: Path) -> int:
-    metrics = folder / "metrics.jsonl"
-    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+def _is_past(step: int, folder: Path, pid: int) -> bool:
+    """Whether this process is at work and the checkpoint of `step` is there."""
+    return has_begun(folder, pid) and _step(folder) >= step
+
+
+def _step(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 before the first."""
+    newest = folder / "checkpoints" / "LATEST"
+    return int(newest.read_text().strip().rpartition("-")[2]) if newest.exists() else 0
 
 
 if __name__ == "__main__":

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muarl_cli.cli.console import Talk
 from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.engines import generation
+from muarl_cli.engines.hf import HFEngine
 from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline import forecast as f
-from muarl_cli.pipeline.forecast import Rates, Turn, Work, forecast
+from muarl_cli.pipeline.forecast import COMPACT_BELOW, Gathered, Rates, Served, Turn, Work, forecast, made_of
 from muarl_cli.pipeline.plan import plan, shape_of
-from muarl_cli.pipeline.probe import work_of
+from muarl_cli.pipeline.probe import _fitted, _hold, teaching_share, work_of
 from muarl_cli.settings.models import RlTrain, Stage
 from muarl_cli.settings.resolve import resolve
 
-SLOW = Rates(decode_base=0.01, decode_row=0.001, prefill=1000.0, train=500.0)
+ENGINE = Served(decode_base=0.01, decode_row=0.001, prefill=1000.0)
+TALK = Talk(json=True)
+SLOW = Rates(ENGINE, train=500.0)
+BATCHES = Rates(Gathered((0.0, 0.0, 0.0, 0.001, 0.01, 0.001, 0.0)), train=500.0)
+"""the same costs of what is fed and drawn, in batches that are drawn to their end"""
+KINDS = pytest.mark.parametrize("rates", [SLOW, BATCHES], ids=["served", "gathered"])
 PAPER: RlTrain = resolve(Stage.RL_TRAIN, profile_name="paper-8b", environ={}).settings  # type: ignore[assignment]
 WORKS = st.lists(
     st.lists(st.builds(Turn, st.integers(1, 50), st.integers(1, 30), st.booleans()), min_size=1, max_size=6).map(tuple),
@@ -29,10 +39,9 @@ WORKS = st.lists(
 ).map(lambda episodes: Work(tuple(episodes), 0.5, 10.0))
 
 
-@pytest.mark.parametrize("gathered", [False, True])
-def test_one_conversation_takes_what_its_turns_take(gathered: bool) -> None:
+@KINDS
+def test_one_conversation_takes_what_its_turns_take(rates: Rates) -> None:
     work = Work(((Turn(100, 20, True), Turn(50, 10, False)),), 1.0, 0.0)
-    rates = Rates(0.01, 0.001, 1000.0, 500.0, gathered=gathered)
     found = forecast(work, rates, user_latency=2.0, in_flight=4)
     drawing = 30 * 0.011 + 150 / 1000
     assert found.rollout_seconds == pytest.approx(2.0 + drawing)
@@ -48,18 +57,53 @@ def test_two_conversations_share_their_steps_and_one_slot_shares_nothing() -> No
     assert apart == pytest.approx(0.002 + 30 * 0.011)
 
 
-@given(WORKS, st.integers(1, 8), st.floats(0, 5), st.booleans())
+def test_a_gathered_batch_carries_finished_rows_along_until_enough_of_them_have_ended() -> None:
+    assert COMPACT_BELOW == generation.COMPACT_BELOW
+    rows = [(0, 1, drawn) for drawn in (1, 2, 3, 4, 5, 6, 7, 8, 9, 20)]
+    row_steps = 10 * 3 + 7 * (6 - 3) + 4 * (8 - 6) + 2 * (9 - 8) + 1 * (20 - 9)  # 7 of 10, 4 of 7, 2 of 4, 1 of 2 go on
+    assert made_of(rows)[4:6] == (20, row_steps)
+    fed = made_of([(5, 3, 4), (7, 9, 4)])
+    assert fed[:4] == (1, 2, 12, 18)
+    assert fed[4:] == (4, 8, 8 * (16 + 4 / 2))
+
+
+def test_conversations_of_this_process_go_in_waves_and_served_ones_fill_each_free_place() -> None:
+    long, short = (Turn(1, 100, False),), (Turn(1, 10, False),)
+    work = Work((long, short, short, short), 0.0, 0.0)
+    served, waves = (forecast(work, rates, 0.0, in_flight=2).rollout_seconds for rates in (SLOW, BATCHES))
+    assert served == pytest.approx(0.004 + 30 * 0.012 + 70 * 0.011)
+    assert waves == pytest.approx(0.004 + (10 * 0.012 + 90 * 0.011) + 10 * 0.012)
+
+
+def test_what_a_turn_takes_beside_the_model_is_time_in_which_the_engine_waits() -> None:
+    work = Work(((Turn(1, 10, False),) * 3,) * 4, 0.0, 0.0)
+    busy, slower = (forecast(work, Rates(Gathered(BATCHES.engine.costs, talk), 1.0), 0.0, 9) for talk in (0.0, 0.01))  # type: ignore[attr-defined]
+    assert slower.rollout_seconds == pytest.approx(busy.rollout_seconds + 3 * 4 * 0.01)
+    assert busy.idle_share == 0 and slower.idle_share == pytest.approx(0.12 / slower.step_seconds)
+
+
+def test_groups_that_teach_nothing_are_held_and_trained_anew() -> None:
+    work = Work(((Turn(1, 10, False),),) * 8, 0.5, 0.0)
+    plain, refilled = (forecast(work, SLOW, 0.0, 99, refills) for refills in (0, 2))
+    assert plain.update_seconds == pytest.approx(0.5 * 88 / 500)
+    assert refilled.update_seconds == pytest.approx((1 - 0.5**3) * 88 / 500)
+    each = [0.001 * count + 10 * (0.01 + 0.001 * count) for count in (8, 4, 2)]
+    assert refilled.rollout_seconds == pytest.approx(sum(each)) and plain.rollout_seconds == pytest.approx(each[0])
+
+
+@KINDS
+@given(work=WORKS, slots=st.integers(1, 8), latency=st.floats(0, 5))
 def test_a_step_is_no_shorter_than_its_longest_conversation_and_no_longer_than_one_by_one(
-    work: Work, slots: int, latency: float, gathered: bool
+    rates: Rates, work: Work, slots: int, latency: float
 ) -> None:
-    rates = Rates(0.01, 0.001, 1000.0, 500.0, gathered=gathered)
     found = forecast(work, rates, latency, slots)
     alone = [
         sum(t.fed / 1000 + t.drawn * 0.011 + (latency if t.of_user else 0) for t in episode)
         for episode in work.episodes
     ]
+    fed = max(t.fed for episode in work.episodes for t in episode)  # a gathered batch feeds all as much as the longest
     most = sum(
-        t.fed / 1000 + t.drawn * (0.01 + 0.001 * slots) + (latency if t.of_user else 0)
+        fed / 1000 + t.drawn * (0.01 + 0.001 * slots) + (latency if t.of_user else 0)
         for episode in work.episodes
         for t in episode
     )
@@ -90,17 +134,59 @@ def test_what_all_begin_with_is_read_once_and_trained_in_every_row() -> None:
             self.rows, self.reward, self.group_id, self.scenario = (row,), reward, group, "s"
 
     logs: Any = [Log(first, 1.0, "a"), Log(second, 0.0, "a"), Log(first, 1.0, "b"), Log(second, 1.0, "b")]
-    work = work_of(logs, 5)
+    work = work_of(logs, 5, 2)
     assert work.episodes[0] == (Turn(4, 3, True), Turn(5, 2, False))
     assert work.episodes[1] == (Turn(2, 6, True),) and work.episodes[4] == work.episodes[0]
     assert work.shared == 10 and work.taught == 0.5
+
+
+def test_the_share_of_groups_that_teach_is_carried_over_to_larger_groups() -> None:
+    assert teaching_share([[1, 0], [1, 1], [0, 0], [0, 1]], 2) == 0.5
+    coins = [[float(bit) for bit in f"{number:04b}"] for number in range(16)]  # every outcome of four fair tosses
+    assert teaching_share(coins, 8) == pytest.approx(1 - 2 / 2**8, abs=0.01)
+    decided = [[1.0] * 4, [0.0] * 4, [1.0] * 4, [0.0] * 4]
+    assert teaching_share(decided, 8) < 0.02 and teaching_share([[1.0, 1.0]], 8) == 0.0
+    mixed = [[1, 1, 1, 1], [1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    assert 0.5 < teaching_share(mixed, 8) < teaching_share(mixed, 16) < 1
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(0, 2**32))
+def test_costs_are_found_again_from_batches_of_different_makes(costs: list[float], seed: int) -> None:
+    draw = random.Random(seed)
+    made = [tuple(draw.uniform(0.5, 2) for _ in costs) for _ in range(40)]
+    seen = [(each, sum(a * b for a, b in zip(each, costs, strict=True)) + 1e-9) for each in made]
+    found = _fitted(seen)
+    for each, seconds in seen:
+        assert sum(a * b for a, b in zip(each, found, strict=True)) == pytest.approx(seconds, rel=0.02, abs=1e-6)
+    assert min(found) >= 0
+
+
+def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
+    from fakes.toys import toy_model
+
+    def row(seed: int) -> TokenRow:
+        draw = random.Random(seed)
+        owners = (
+            [0] * 6 + [int(Owner.AGENT)] * draw.randint(1, 9) + [1] * 4 + [int(Owner.AGENT)] * draw.randint(1, 9) + [1]
+        )
+        return TokenRow(tuple(draw.randrange(3, 30) for _ in owners), tuple(owners), (0.0,) * len(owners))
+
+    engine = HFEngine(toy_model(), "fp32")
+    wave = [row(seed) for seed in range(5)]
+    made = [each for each, _ in asyncio.run(_hold(engine, wave, 0.0))]
+    drawn = sum(owner == Owner.AGENT for each in wave for owner in each.owners)
+    assert engine.stats["batches"] == len(made) == 2 and engine.stats["rows"] == sum(each[1] for each in made)
+    assert engine.stats["sampled_tokens"] == drawn <= sum(each[5] for each in made)
+    assert engine.stats["fed_tokens"] <= sum(each[3] for each in made)
+    engine.close()
 
 
 def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
     shape = f.QWEN3["32B"]
     seconds = {}
     for gpu, gpus in (("h100", 16), ("h200", 16), ("h200", 32)):
-        seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None)["step_seconds"]
+        seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None, TALK)["step_seconds"]
     assert seconds["h200", 32] < seconds["h200", 16] < seconds["h100", 16]
     assert f.widths_of(shape, f.DEVICES["h100"], 32) == [2, 4, 8] and f.widths_of(shape, f.DEVICES["a100"], 1) == [1]
     small, large = (f.memory_gb(shape, n, 32768, 256, 8000)["training"] for n in (32, 8))
@@ -108,11 +194,17 @@ def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
 
 
 def test_a_plan_says_what_the_user_model_costs_and_whether_the_memory_is_enough() -> None:
-    found = plan(PAPER, "Qwen/Qwen3-32B", "a100", 1, 2.0, None)
+    found = plan(PAPER, "Qwen/Qwen3-32B", "a100", 1, 2.0, None, TALK)
     assert not found["fits"] and found["user_usd_per_step"] > 0 and found["idle_share"] > 0
     assert 0.01 < found["user_usd_per_step"] / found["episodes"] < 0.1  # as the paper's profile budgets a conversation
+    listed = plan(PAPER, "Qwen/Qwen3-8B", "h200", 8, 2.0, None, TALK)["user_usd_per_step"]
+    dear = ["user.model=own", 'prices={"own": {"input": 5.0, "output": 20.0}}']  # twice the list price of the default
+    own = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=dear, environ={}).settings
+    assert plan(own, "Qwen/Qwen3-8B", "h200", 8, 2.0, None, TALK)["user_usd_per_step"] == pytest.approx(
+        2 * listed, rel=1e-3
+    )  # type: ignore[arg-type]
     free = resolve(Stage.RL_TRAIN, profile_name="paper-8b", overrides=["user.backend=scripted"], environ={}).settings
-    assert plan(free, "Qwen/Qwen3-8B", "h200", 8, 0.0, None)["user_usd_per_step"] == 0  # type: ignore[arg-type]
+    assert plan(free, "Qwen/Qwen3-8B", "h200", 8, 0.0, None, TALK)["user_usd_per_step"] == 0  # type: ignore[arg-type]
 
 
 def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> None:

@@ -36,6 +36,6 @@ def plan(
     with talk.data_only():
         settings = resolve(Stage.RL_TRAIN, profile_name=profile, config=config, overrides=overrides or ()).settings
         assert isinstance(settings, RlTrain)
-        found = work_out(settings, model, gpu, gpus, user_latency, like)
+        found = work_out(settings, model, gpu, gpus, user_latency, like, talk)
     talk.result(found)
     return 0

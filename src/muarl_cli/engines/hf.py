@@ -9,6 +9,7 @@ the same tokens.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -67,6 +68,8 @@ class HFEngine:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="muarl-engine")
         self.stats = {"batches": 0, "rows": 0, "prompt_tokens": 0, "fed_tokens": 0, "sampled_tokens": 0}
         """counted since the engine was made"""
+        self.seconds = 0.0
+        """worked since the engine was made"""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -149,6 +152,7 @@ class HFEngine:
 
     def _draw(self, batch: Sequence[_Request]) -> list[Generation]:
         """Runs in the engine's thread."""
+        begun = time.monotonic()
         compute = torch.autocast(self._decoder.device.type, self._autocast) if self._autocast else nullcontext()
         was_training = self.model.training
         self.model.eval()
@@ -159,7 +163,9 @@ class HFEngine:
         finally:
             self.model.train(was_training)
         self._count(rows, drawn)
-        return [self._keep(request, result) for request, result in zip(batch, drawn, strict=True)]
+        answers = [self._keep(request, result) for request, result in zip(batch, drawn, strict=True)]
+        self.seconds += time.monotonic() - begun
+        return answers
 
     def _rows(self, batch: Sequence[_Request]) -> list[Row]:
         rows = []

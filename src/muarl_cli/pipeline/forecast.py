@@ -3,7 +3,8 @@
 A step is simulated turn by turn: each conversation feeds what is new to it, draws its tokens together with all others
 that draw at that moment, waits for its user or its tool, and goes on; then the update takes the tokens of the groups
 that teach. Invariant: the same work and rates give the same forecast. Rates come from a probe of this machine
-(`probe.py`) or from an accelerator's data sheet with the shares of it that well-kept engines reach.
+(`probe.py`) or from an accelerator's data sheet with the shares of it that well-kept engines reach. The engine in this
+process works otherwise than a served one, batch after batch, and is forecast by what its batches are made of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 BYTES = 2
 """of a bf16 weight"""
@@ -51,9 +53,19 @@ class Work:
         return sum(turn.of_user for episode in self.episodes for turn in episode)
 
 
+class Drawing(Protocol):
+    """How long an engine takes for conversations."""
+
+    def play(
+        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
+    ) -> tuple[float, float]:
+        """(seconds, seconds in which the engine worked); `shared` as in `Work`, `slots` conversations at a time."""
+        ...
+
+
 @dataclass(frozen=True)
-class Rates:
-    """What one engine (a replica) and the trainer do."""
+class Served:
+    """An engine that takes in whoever comes at any step, as a served one does."""
 
     decode_base: float
     """seconds of a decoding step of any batch"""
@@ -61,11 +73,114 @@ class Rates:
     """seconds more for each conversation in it"""
     prefill: float
     """tokens a second"""
+
+    def play(
+        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
+    ) -> tuple[float, float]:
+        """All who draw get a token a step; `drawn` counts steps, and a conversation is done with its turn when it
+        reaches the count it was given. Whoever waits comes back at a time of the clock."""
+        todo = list(enumerate(episodes))[::-1]
+        coming: list[tuple[float, int, int]] = []  # (when, episode, turn)
+        drawing: list[tuple[int, int, int]] = []  # (at which step it is done, episode, turn)
+        clock = worked = 0.0
+        step = open_now = 0
+        while todo or coming or drawing:
+            while todo and open_now < slots:
+                number, turns = todo.pop()
+                if turns:
+                    heapq.heappush(coming, (clock + _wait(turns[0], latency), number, 0))
+                    open_now += 1
+            if not drawing and coming and coming[0][0] > clock:
+                clock = coming[0][0]  # everybody waits
+            while coming and coming[0][0] <= clock:
+                _, number, place = heapq.heappop(coming)
+                turn = episodes[number][place]
+                spent = turn.fed / self.prefill
+                clock, worked = clock + spent, worked + spent
+                heapq.heappush(drawing, (step + turn.drawn, number, place))
+            if not drawing:
+                continue
+            each = self.decode_base + self.decode_row * len(drawing)
+            count = drawing[0][0] - step
+            if coming:
+                count = min(count, max(1, math.ceil((coming[0][0] - clock) / each)))
+            clock, worked, step = clock + count * each, worked + count * each, step + count
+            while drawing and drawing[0][0] <= step:
+                _, number, place = heapq.heappop(drawing)
+                if place + 1 < len(episodes[number]):
+                    wait = _wait(episodes[number][place + 1], latency)
+                    heapq.heappush(coming, (clock + wait, number, place + 1))
+                else:
+                    open_now -= 1
+        return clock, worked
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The engine in this process: a batch of all who wait is drawn to its end before the next begins, and conversations
+    are held in waves, each to its last one."""
+
+    costs: tuple[float, ...]
+    """seconds for each of `made_of`"""
+    talk: float = 0.0
+    """seconds of everything else for each turn: reading it, tools, a scripted user; the engine waits meanwhile"""
+
+    def play(
+        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
+    ) -> tuple[float, float]:
+        clock = worked = 0.0
+        for first in range(0, len(episodes), slots):
+            wave = episodes[first : first + slots]
+            known = [shared] * len(wave)
+            coming = [(clock + _wait(turns[0], latency), number, 0) for number, turns in enumerate(wave) if turns]
+            heapq.heapify(coming)
+            while coming:
+                clock = max(clock, coming[0][0])
+                batch = []
+                while coming and coming[0][0] <= clock:
+                    batch.append(heapq.heappop(coming)[1:])
+                rows = [(known[n], wave[n][place].fed, wave[n][place].drawn) for n, place in batch]
+                spent = sum(cost * count for cost, count in zip(self.costs, made_of(rows), strict=True))
+                clock, worked = clock + spent + self.talk * len(rows), worked + spent
+                for (number, place), (_, fed, drawn) in zip(batch, rows, strict=True):
+                    known[number] += fed + drawn
+                    if place + 1 < len(wave[number]):
+                        wait = _wait(wave[number][place + 1], latency)
+                        heapq.heappush(coming, (clock + wait, number, place + 1))
+        return clock, worked
+
+
+def made_of(rows: Sequence[tuple[float, int, int]]) -> tuple[float, ...]:
+    """What a batch of `generation.generate` is made of, for rows of (tokens known, tokens fed, tokens drawn): itself,
+    rows, tokens known (they are copied in and out), tokens fed with the padding to the longest, decoding steps, rows in
+    all of them, and the tokens that these look back on. Finished rows leave when they are `COMPACT_BELOW` of a batch,
+    and all look back as far as the longest does."""
+    left = sorted(rows, key=lambda row: row[2])
+    steps = row_steps = seen = 0.0
+    done = 0
+    while left:
+        # rows end one by one; they are drawn along until enough of them have ended
+        stay = math.floor(COMPACT_BELOW * len(left))
+        until = left[len(left) - 1 - stay][2]
+        count, width = until - done, max(known + fed for known, fed, _ in left) + (done + until) / 2
+        steps, row_steps, seen = steps + count, row_steps + count * len(left), seen + count * len(left) * width
+        left, done = [row for row in left if row[2] > until], until
+    padded = len(rows) * max(fed for _, fed, _ in rows)
+    return 1.0, float(len(rows)), float(sum(known for known, _, _ in rows)), float(padded), steps, row_steps, seen
+
+
+def _wait(turn: Turn, latency: float) -> float:
+    return latency if turn.of_user else 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What engines (all of one kind) and the trainer do."""
+
+    engine: Drawing
     train: float
     """tokens a second, forward and backward, all devices together"""
     replicas: int = 1
-    gathered: bool = False
-    """whether a batch is drawn to its end before the next begins, as the engine in this process does"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +218,8 @@ DEVICES = {
     "h100": Device(80e9, 3.35e12, 989e12),
     "h200": Device(141e9, 4.8e12, 989e12),
 }
+COMPACT_BELOW = 0.7
+"""as in engines/generation.py, which is too heavy to be imported for a forecast; a test holds them together"""
 REACHED = {"bandwidth": 0.6, "prefill": 0.45, "train": 0.35}
 """shares of the data sheet that engines and sharded trainers usually reach"""
 
@@ -120,10 +237,13 @@ def rates_of(shape: Shape, device: Device, devices: int, wide: int, context: flo
     bandwidth = device.bandwidth * REACHED["bandwidth"] * wide
     flops = device.flops * REACHED["prefill"] * wide
     keys = 2 * BYTES * shape.layers * shape.kv_width * context
-    return Rates(
+    engine = Served(
         decode_base=shape.weights * BYTES / bandwidth,
         decode_row=keys / bandwidth + 2 * shape.weights / flops,
         prefill=flops / (2 * shape.weights),
+    )
+    return Rates(
+        engine,
         train=device.flops * REACHED["train"] * devices / (6 * shape.weights),
         replicas=max(1, devices // wide),
     )
@@ -158,61 +278,20 @@ class Forecast:
         return self.rollout_seconds + self.update_seconds
 
 
-def forecast(work: Work, rates: Rates, user_latency: float, in_flight: int) -> Forecast:
-    """One step. Conversations are dealt to the replicas in turn; the slowest one ends the rollout."""
-    parts = [work.episodes[i :: rates.replicas] for i in range(rates.replicas)]
+def forecast(work: Work, rates: Rates, user_latency: float, in_flight: int, refills: int = 0) -> Forecast:
+    """One step. Conversations are dealt to the replicas in turn; the slowest one ends the rollout. Groups that teach
+    nothing are replaced by others, at most `refills` times."""
     slots = max(1, math.ceil(in_flight / rates.replicas))
-    played = [_play(part, rates, user_latency, slots) for part in parts]
-    rollout = max(seconds for seconds, _ in played)
-    busy = sum(worked for _, worked in played) / rates.replicas
-    update = work.tokens * work.taught / rates.train
+    rollout = busy = 0.0
+    for refill in range(1 + refills):
+        held = work.episodes[: round(len(work.episodes) * (1 - work.taught) ** refill)]
+        parts = [held[i :: rates.replicas] for i in range(rates.replicas)]
+        played = [rates.engine.play(part, work.shared, user_latency, slots) for part in parts]
+        rollout += max(seconds for seconds, _ in played)
+        busy += sum(worked for _, worked in played) / rates.replicas
+    taught = 1 - (1 - work.taught) ** (1 + refills)
+    update = work.tokens * taught / rates.train
     return Forecast(rollout, update, (rollout - busy) / max(1e-12, rollout + update))
-
-
-def _play(episodes: Sequence[Sequence[Turn]], rates: Rates, latency: float, slots: int) -> tuple[float, float]:
-    """(seconds, seconds in which the engine worked) of one replica.
-
-    All who draw get a token a step; `drawn` counts steps, and a conversation is done with its turn when it reaches the
-    count it was given. Whoever waits comes back at a time of the clock.
-    """
-    todo = list(enumerate(episodes))[::-1]
-    coming: list[tuple[float, int, int]] = []  # (when, episode, turn)
-    drawing: list[tuple[int, int, int]] = []  # (at which step it is done, episode, turn)
-    clock = worked = 0.0
-    step = open_now = 0
-
-    def wait_of(turn: Turn) -> float:
-        return latency if turn.of_user else 0.0
-
-    while todo or coming or drawing:
-        while todo and open_now < slots:
-            number, turns = todo.pop()
-            if turns:
-                heapq.heappush(coming, (clock + wait_of(turns[0]), number, 0))
-                open_now += 1
-        if not drawing and coming and coming[0][0] > clock:
-            clock = coming[0][0]  # everybody waits
-        if not (rates.gathered and drawing):
-            while coming and coming[0][0] <= clock:
-                _, number, place = heapq.heappop(coming)
-                turn = episodes[number][place]
-                spent = turn.fed / rates.prefill
-                clock, worked = clock + spent, worked + spent
-                heapq.heappush(drawing, (step + turn.drawn, number, place))
-        if not drawing:
-            continue
-        each = rates.decode_base + rates.decode_row * len(drawing)
-        count = drawing[0][0] - step
-        if coming and not rates.gathered:
-            count = min(count, max(1, math.ceil((coming[0][0] - clock) / each)))
-        clock, worked, step = clock + count * each, worked + count * each, step + count
-        while drawing and drawing[0][0] <= step:
-            _, number, place = heapq.heappop(drawing)
-            if place + 1 < len(episodes[number]):
-                heapq.heappush(coming, (clock + wait_of(episodes[number][place + 1]), number, place + 1))
-            else:
-                open_now -= 1
-    return clock, worked
 
 
 def memory_gb(shape: Shape, devices: int, micro_batch_tokens: int, in_flight: int, context: float) -> dict[str, float]:
@@ -224,6 +303,19 @@ def memory_gb(shape: Shape, devices: int, micro_batch_tokens: int, in_flight: in
         "training": round((shape.weights * STATE_BYTES / devices + kept) / 1e9, 1),
         "drawing": round((shape.weights * BYTES + keys) / devices / 1e9, 1),
     }
+
+
+def keys_bytes(shape: Shape, full: bool) -> int:
+    """Bytes of a token's keys and values in all layers; `full`: in fp32."""
+    return 2 * (2 * BYTES if full else BYTES) * shape.layers * shape.kv_width
+
+
+def cached_tokens(work: Work, in_flight: int) -> float:
+    """Tokens whose keys the engine in this process has at its peak: those of all open conversations, and a place for
+    each of them in the tensor that batches work on, which is as long as the longest."""
+    wave = work.episodes[:in_flight]
+    lengths = [work.shared + sum(turn.fed + turn.drawn for turn in episode) for episode in wave]
+    return sum(lengths) + len(lengths) * max(lengths)
 
 
 def user_cost(work: Work, price_in: float, price_out: float) -> float:

@@ -7,11 +7,13 @@ typical ones on an accelerator's data sheet, and so is the model where its name 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline import forecast as f
+from muarl_cli.pipeline.parties import Talker, load_policy
 from muarl_cli.records.ledger import KNOWN_PRICES
 from muarl_cli.settings.grammar import nearest
 from muarl_cli.settings.models import RlTrain
@@ -20,49 +22,93 @@ SYSTEM_TOKENS = 5000
 """policy and tool schemas, as long as the released code's prompt limit"""
 
 
-def plan(settings: RlTrain, model: str, gpu: str, gpus: int, latency: float, like: Path | None) -> dict[str, Any]:
+def plan(
+    settings: RlTrain, model: str, gpu: str, gpus: int, latency: float, like: Path | None, talk: Talker
+) -> dict[str, Any]:
     """The forecast of a step of these settings as a JSON document; raises `MuarlError` for what it cannot know."""
-    count = settings.prompts_per_step * settings.group
-    if like is not None:
-        from muarl_cli.pipeline.probe import episodes_of, probe, work_of
-        from muarl_cli.records.checkpoint import resolve_model_path
-        from muarl_cli.training.tiny_model import load_model
-
-        folder = resolve_model_path(Path(model or settings.model or like), lambda line: None)
-        episodes = episodes_of(like)
-        work = work_of(episodes, count)
-        dtype = "bf16" if settings.dtype == "bfloat16" else "fp32"
-        rates = probe(load_model(folder, dtype), dtype, settings, episodes)
-        shape, where = shape_of(str(folder)), "this machine, probed"
-    else:
-        shape, where = shape_of(model or settings.model), f"{gpus} x {gpu}"
-        if gpu not in f.DEVICES:
-            raise MuarlError(f"unknown accelerator {gpu!r}", next_step=nearest(gpu, list(f.DEVICES)))
-        limits = settings.limits
-        work = f.typical_work(count, limits.max_turns, limits.max_turn_tokens, SYSTEM_TOKENS, settings.seed)
-        device, halfway = f.DEVICES[gpu], f.usual_context(work) / 2
-        engines = [f.rates_of(shape, device, gpus, wide, halfway) for wide in f.widths_of(shape, device, gpus)]
-        rates = min(engines, key=lambda each: f.forecast(work, each, latency, settings.in_flight).step_seconds)
-    found = f.forecast(work, rates, latency, settings.in_flight)
-    context = f.usual_context(work)
-    memory = f.memory_gb(shape, gpus, settings.micro_batch_tokens, min(settings.in_flight, count), context)
-    price = KNOWN_PRICES.get(settings.user.model)
-    paid = settings.user.backend not in ("scripted", "auto") and price is not None
+    known = (
+        _from_run(settings, model, like, talk) if like is not None else _from_sheet(settings, model, gpu, gpus, latency)
+    )
+    work, rates = known.work, known.rates
+    found = f.forecast(work, rates, latency, settings.in_flight, settings.refill_rounds)
     return {
-        "hardware": where,
+        "hardware": known.where,
         "engines": rates.replicas,
-        "episodes": count,
+        "episodes": len(work.episodes),
         "tokens": work.tokens,
+        "taught_share": round(work.taught, 3),
         "step_seconds": round(found.step_seconds, 2),
         "rollout_seconds": round(found.rollout_seconds, 2),
         "update_seconds": round(found.update_seconds, 2),
         "idle_share": round(found.idle_share, 4),
-        "memory_gb_per_device": memory,
-        "fits": like is not None or max(memory.values()) < f.DEVICES[gpu].memory / 1e9,
-        "user_usd_per_step": round(f.user_cost(work, price.input_usd, price.output_usd), 3) if paid and price else 0.0,
+        "memory_gb_per_device": known.memory,
+        "fits": known.fits,
+        "user_usd_per_step": round(_user_usd(settings, known), 5),
         "run_hours": round(settings.steps * found.step_seconds / 3600, 2) if settings.steps else None,
-        "assumed": "nothing of it was measured" if like is None else "conversations and speeds were measured here",
+        "assumed": known.assumed,
     }
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a forecast starts from."""
+
+    where: str
+    work: f.Work
+    rates: f.Rates
+    memory: dict[str, float]
+    fits: bool
+    assumed: str
+    usd_per_episode: float | None = None
+    """what the user model cost there, where it was this one"""
+
+
+def _from_run(settings: RlTrain, model: str, like: Path, talk: Talker) -> _Known:
+    """Conversations of an earlier run, speeds and memory of this machine."""
+    from muarl_cli.pipeline.probe import episodes_of, probe, work_of
+
+    policy = load_policy(str(model or settings.model or like), settings.rendering, settings.dtype, talk)
+    episodes = episodes_of(like)
+    work = work_of(episodes, settings.prompts_per_step * settings.group, settings.group)
+    found = probe(policy, settings, work, episodes)
+    keys = f.keys_bytes(shape_of(str(policy.folder)), policy.dtype == "fp32") * f.cached_tokens(
+        work, settings.in_flight
+    )
+    memory = {"training": round((found.held + found.memory + keys) / 1e9, 2)}
+    costs = [e.volatile.get("cost_usd", 0.0) for e in episodes if e.user.get("model") == settings.user.model]
+    usd = sum(costs) / len(costs) if costs and sum(costs) else None
+    assumed = "conversations and speeds were measured here"
+    return _Known("this machine, probed", work, found.rates, memory, True, assumed, usd)
+
+
+def _from_sheet(settings: RlTrain, model: str, gpu: str, gpus: int, latency: float) -> _Known:
+    """Typical conversations, and an accelerator's data sheet."""
+    shape, count = shape_of(model or settings.model), settings.prompts_per_step * settings.group
+    if gpu not in f.DEVICES:
+        raise MuarlError(f"unknown accelerator {gpu!r}", next_step=nearest(gpu, list(f.DEVICES)))
+    limits, device = settings.limits, f.DEVICES[gpu]
+    work = f.typical_work(count, limits.max_turns, limits.max_turn_tokens, SYSTEM_TOKENS, settings.seed)
+    context = f.usual_context(work)
+    engines = [f.rates_of(shape, device, gpus, wide, context / 2) for wide in f.widths_of(shape, device, gpus)]
+    rates = min(engines, key=lambda each: f.forecast(work, each, latency, settings.in_flight).step_seconds)
+    memory = f.memory_gb(shape, gpus, settings.micro_batch_tokens, min(settings.in_flight, count), context)
+    fits = max(memory.values()) < device.memory / 1e9
+    return _Known(f"{gpus} x {gpu}", work, rates, memory, fits, "nothing of it was measured")
+
+
+def _user_usd(settings: RlTrain, known: _Known) -> float:
+    """What the user model costs a step: as it did in the earlier run, or by its price and by how much is usually said.
+    Replaced groups are paid as well."""
+    work = known.work
+    held = sum((1 - work.taught) ** refill for refill in range(1 + settings.refill_rounds))
+    if known.usd_per_episode is not None:
+        return held * known.usd_per_episode * len(work.episodes)
+    own = settings.prices.get(settings.user.model)
+    listed = KNOWN_PRICES.get(settings.user.model)
+    if settings.user.backend in ("scripted", "auto") or not (own or listed):
+        return 0.0
+    price_in, price_out = (own.input, own.output) if own else (listed.input_usd, listed.output_usd)  # type: ignore[union-attr]
+    return held * f.user_cost(work, price_in, price_out)
 
 
 def shape_of(model: str) -> f.Shape:

@@ -1,31 +1,47 @@
 """What a forecast starts from: the conversations of an earlier run, and this machine's speed with its model.
 
-The probe draws and trains for a few seconds with the engine and the trainer of a real run, on a copy of the weights;
-nothing is written. Invariant: rates are measured apart from each other and never read off the clock of the run that is
-to be forecast.
+The probe holds some of those conversations again, their turns as long as they were, and takes updates on them, with the
+engine and the trainer of a real run on a copy of the weights; nothing is written. What a batch costs is fitted to what
+it was made of (`forecast.made_of`), so that batches of other sizes and lengths can be forecast. Invariant: rates are
+measured apart from each other and never read off the clock of the run that is to be forecast.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import math
+import os
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.forecast import Rates, Turn, Work
+from muarl_cli.pipeline.forecast import Gathered, Rates, Turn, Work, made_of
+from muarl_cli.pipeline.parties import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
 
-_FEW, _MANY, _DRAWN = 4, 64, 24
-_ROWS = 16
-"""rows that the trainer is probed with: two groups"""
+_WAVES = (1, 4, 16, 64)
+"""conversations that the probe holds at once, one wave after the other"""
+_UPDATES = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the probe saw."""
+
+    rates: Rates
+    memory: int
+    """bytes that a step's update adds to a process that has loaded the model, at their peak"""
+    held: int
+    """bytes of this process with the model, before"""
 
 
 def episodes_of(run: Path) -> list[Episode]:
@@ -42,8 +58,9 @@ def episodes_of(run: Path) -> list[Episode]:
     return [episode for episode in found if episode.step == first]
 
 
-def work_of(episodes: Sequence[Episode], count: int) -> Work:
-    """Conversations like these, `count` of them. What all begin with is fed once, so it is left out."""
+def work_of(episodes: Sequence[Episode], count: int, group: int) -> Work:
+    """Conversations like these, `count` of them in groups of `group`. What all begin with is fed once, so it is left
+    out."""
     rows = [episode.rows[0] for episode in episodes]
     shared = {episode.scenario: episode.rows[0].ids for episode in episodes}
     for episode in episodes:
@@ -54,9 +71,36 @@ def work_of(episodes: Sequence[Episode], count: int) -> Work:
     groups: dict[str, list[float]] = defaultdict(list)
     for episode in episodes:
         groups[episode.group_id].append(episode.reward or 0.0)
-    teaching = sum(max(g) - min(g) > 1e-6 for g in groups.values()) / len(groups)
     common = sum(len(shared[episode.scenario]) for episode in episodes) / len(episodes)
-    return Work(tuple(turns[i % len(turns)] for i in range(count)), teaching, common)
+    taught = teaching_share(list(groups.values()), group)
+    return Work(tuple(turns[i % len(turns)] for i in range(count)), taught, common)
+
+
+def teaching_share(groups: Sequence[Sequence[float]], size: int) -> float:
+    """The share of groups of `size` whose rewards are not all alike, from groups that may be smaller.
+
+    Groups of that size are counted. Otherwise success rates of tasks are taken to be Beta distributed, with the mean
+    and the likeness within groups that were seen (of a beta-binomial, by moments); then a group is all right with
+    probability B(a + size, b) / B(a, b), and all wrong likewise. Rewards between 0 and 1 count as chances.
+    """
+    known = [group for group in groups if len(group) > 1]
+    if not known or all(len(group) == size for group in known):
+        return sum(max(group) - min(group) > 1e-6 for group in groups) / max(1, len(groups))
+    everything = [reward for group in known for reward in group]
+    mean = sum(everything) / len(everything)
+    spread = mean * (1 - mean)
+    if spread <= 0:
+        return 0.0
+    # covariance of two members of a group over the variance of one
+    pairs = sum(len(group) * (len(group) - 1) for group in known)
+    alike = sum(sum(r - mean for r in group) ** 2 - sum((r - mean) ** 2 for r in group) for group in known)
+    likeness = min(0.999, max(0.001, alike / pairs / spread))
+    a, b = mean * (1 / likeness - 1), (1 - mean) * (1 / likeness - 1)
+
+    def all_alike(a: float, b: float) -> float:
+        return math.exp(math.lgamma(a + size) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(a + b + size))
+
+    return max(0.0, 1 - all_alike(a, b) - all_alike(b, a))
 
 
 def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
@@ -73,59 +117,135 @@ def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def probe(model: Any, dtype: str, settings: RlTrain, episodes: Sequence[Episode]) -> Rates:
-    """Rates of this process with a copy of `model`, on the rows of these episodes."""
-    own = copy.deepcopy(model)
-    rows = [row for episode in episodes for row in episode.rows]
-    length = max(8, sorted(len(row.ids) for row in rows)[len(rows) // 2] // 2)
-    prompts = [row.ids[:length] for row in (rows * (1 + _MANY // len(rows)))[:_MANY]]
-    base, row, prefill = asyncio.run(_drawing(own, dtype, prompts))
-    return Rates(base, row, prefill, _training(own, settings, rows), gathered=True)
+def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode]) -> Found:
+    """Rates of this process with a copy of the policy's model, on these episodes, whose work is `work`."""
+    from muarl_cli.pipeline.talking import seconds_a_turn
+    from muarl_cli.pipeline.team import prepared
+
+    own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
+    rows = [episode.rows[0] for episode in episodes]
+    said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
+    talk = seconds_a_turn(policy, settings, episodes, said)
+    costs = asyncio.run(_drawing(own, dtype, rows, work))
+    held = _resident()
+    train, memory = _training(own, settings, rows, work)
+    return Found(Rates(Gathered(costs, talk), train), memory, held)
 
 
-async def _drawing(model: Any, dtype: str, prompts: Sequence[tuple[int, ...]]) -> tuple[float, float, float]:
-    """(decode_base, decode_row, prefill), from batches of few and many rows, of one token and of several."""
+async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[float, ...]:
+    """What batches cost: waves of conversations are held again, whose turns end where they ended then."""
     from muarl_cli.engines.hf import HFEngine
-    from muarl_cli.engines.protocol import Sampling
 
     engine = HFEngine(model, dtype)
-    names = iter(range(10**9))
-
-    async def seconds(rows: int, drawn: int) -> float:
-        each = []
-        for _ in range(3):
+    seen: list[tuple[tuple[float, ...], float]] = []
+    first = 0
+    for size in (_WAVES[0], *_WAVES):  # the first one allocates
+        if not seen or size <= len(rows):
+            wave = [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
+            first += len(wave)
             await engine.sync(None, "probe")
-            tags = [f"{next(names):06d}" for _ in range(rows)]
-            begun = time.perf_counter()
-            calls = zip(prompts, tags, strict=False)
-            await asyncio.gather(
-                *(engine.generate(ids, Sampling(1.0, 1.0, drawn, (), i), tag) for i, (ids, tag) in enumerate(calls))
-            )
-            each.append(time.perf_counter() - begun)
-        return sorted(each)[1]
-
-    await seconds(_FEW, 2)  # the first batch allocates
-    first = {rows: await seconds(rows, 1) for rows in (_FEW, _MANY)}
-    step = {rows: (await seconds(rows, 1 + _DRAWN) - first[rows]) / _DRAWN for rows in (_FEW, _MANY)}
+            seen += await _hold(engine, wave, work.shared)
     engine.close()
-    row = max(0.0, (step[_MANY] - step[_FEW]) / (_MANY - _FEW))
-    fed = sum(len(ids) for ids in prompts[_FEW:_MANY])
-    prefill = fed / max(1e-9, first[_MANY] - first[_FEW])
-    return max(1e-9, step[_FEW] - _FEW * row), row, prefill
+    return _fitted(seen[1:])
 
 
-def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow]) -> float:
-    """Tokens a second of an update."""
+async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[tuple[float, ...], float]]:
+    """Turn after turn of all conversations of a wave: (what the batch was made of, its seconds)."""
+    from muarl_cli.engines.protocol import Sampling
+
+    found = []
+    turns = [list(_places(row)) for row in wave]
+    known = [float(shared) if len(wave) > 1 else 0.0] * len(wave)  # a beginning is shared by two
+    for place in range(max(map(len, turns))):
+        batch, calls = [], []
+        for number, (row, own) in enumerate(zip(wave, turns, strict=True)):
+            if place < len(own):
+                begin, end = own[place]
+                # what it draws now is another text than then, so that the next turn has to read the old one
+                batch.append((known[number], max(1, begin - int(known[number])), end - begin))
+                known[number] = begin
+                sampling = Sampling(1.0, 1.0, end - begin, (), number)
+                calls.append(engine.generate(row.ids[:begin], sampling, f"{number:06d}"))
+        begun = time.perf_counter()
+        await asyncio.gather(*calls)
+        found.append((made_of(batch), time.perf_counter() - begun))
+    return found
+
+
+def _places(row: TokenRow) -> Iterator[tuple[int, int]]:
+    """Where each turn of the agent begins and ends."""
+    begin = 0
+    for place, owner in enumerate((*row.owners, None)):
+        if owner == Owner.AGENT:
+            continue
+        if place > begin:
+            yield begin, place
+        begin = place + 1
+
+
+def _fitted(seen: Sequence[tuple[tuple[float, ...], float]]) -> tuple[float, ...]:
+    """Costs of nought or more, of each thing that batches are made of, with the least squares of relative errors."""
+    import numpy
+
+    seconds = numpy.array([taken for _, taken in seen])
+    made = numpy.array([each for each, _ in seen]) / seconds[:, None]
+    scale = numpy.maximum(numpy.linalg.norm(made, axis=0), 1e-30)
+    made = made / scale
+    products, wanted = made.T @ made, made.sum(axis=0)
+    costs = numpy.zeros(len(wanted))
+    for _ in range(5000):  # one coordinate after the other: few and scaled, so this is enough
+        before = costs.copy()
+        for place in range(len(costs)):
+            costs[place] = max(0.0, costs[place] + wanted[place] - products[place] @ costs)
+        if abs(costs - before).max() <= 1e-9 * costs.max():
+            break
+    return tuple(float(each) for each in costs / scale)
+
+
+def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Work) -> tuple[float, int]:
+    """(tokens a second, bytes at the peak) of updates on rows that fill a micro-batch, or as many as a step has."""
     from muarl_cli.training.grpo import GrpoSpec, GrpoTrainer, Sample
 
     own = {field.name: getattr(settings, field.name) for field in fields(GrpoSpec) if field.name != "total_steps"}
     own |= {"betas": tuple(settings.betas), "sequence_gate": tuple(settings.sequence_gate) or None, "kl_coef": 0.0}
-    trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None)
-    samples = [Sample(row, 0.5 if i % 2 else -0.5) for i, row in enumerate(rows[:_ROWS])]
-    trainer.update(samples)  # the first one allocates
-    taken = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        trainer.update(samples)
-        taken.append(time.perf_counter() - begun)
-    return sum(len(sample.row.ids) for sample in samples) / sorted(taken)[1]
+    step = work.tokens * max(work.taught, 0.1)
+    room = min(settings.micro_batch_tokens, step)
+    samples: list[Sample] = []
+    used, count = 0.0, 0
+    for row in rows:
+        if samples and used + len(row.ids) - work.shared > room:
+            break
+        samples.append(Sample(row, 0.5 if len(samples) % 2 else -0.5))
+        used, count = used + len(row.ids) - (work.shared if count else 0), count + len(row.ids)
+    before = _resident()
+    with _Peak() as peak:
+        trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None)
+        taken = []
+        for _ in range(1 + _UPDATES):  # the first one allocates
+            begun = time.perf_counter()
+            trainer.update(samples)
+            taken.append(time.perf_counter() - begun)
+    return count / sorted(taken[1:])[_UPDATES // 2], round((peak.bytes - before) * max(1.0, room / used))
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+class _Peak:
+    """The most memory that this process has within the block, looked at every few milliseconds."""
+
+    def __enter__(self) -> _Peak:
+        self.bytes, self._over = _resident(), threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.005):
+            self.bytes = max(self.bytes, _resident())

@@ -214,12 +214,13 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
             clock = _Clock(places)
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
                 step = trainer.step + 1
-                t0 = time.monotonic()
+                t0, drawn_before = time.monotonic(), own.agents.seconds_drawing
                 ahead.serving(trainer.step)
                 batch = await ahead.of(step)
                 t1 = time.monotonic()
                 row = step_metrics(batch) | behaviour_metrics(batch)
-                row |= await apart(team, "update", samples_of(batch))
+                done = min(1.0, (t1 - started_at) / box) if box else None  # the clock sets the learning rate's course
+                row |= await apart(team, "update", samples_of(batch), done)
                 row |= rl_balance(batch, row)
                 if row["skipped"] > (history[-1].get("skipped", 0) if history else 0):
                     row["not_applied"] = [e.episode_id for group in batch.kept for e in group.episodes if e.valid]
@@ -230,6 +231,8 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 if bound:
                     row |= staleness_metrics(batch, step - 1) | clock.shares(t1 - t0)
+                if own.agents.in_process:
+                    row["seconds_drawing"] = round(own.agents.seconds_drawing - drawn_before, 3)
                 own.folder.log_metrics(step, {name: value for name, value in row.items() if name != "step"})
                 own.trackers.log(step, row)
                 halting = _look(own, history, row, talk)

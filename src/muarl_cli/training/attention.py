@@ -47,26 +47,32 @@ def _attend(
         raise ValueError(f"packed attention cannot do {', '.join(odd) or 'a call without spans'}")
     window = sliding_window or 0
 
-    def one(rows: slice, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def one(part: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         return scaled_dot_product_attention(
-            query[:, :, rows], keys, values, mask, dropout, mask is None, scale=scaling, enable_gqa=True
+            part, keys, values, mask, dropout, mask is None, scale=scaling, enable_gqa=True
         )
 
+    # Spans tile the line. Cut at once and each root once, the gradients of all parts are joined in one copy; a slice a
+    # span would cost a line of zeros each.
+    sizes = [span.end - span.start for span in spans]
+    roots: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     parts = []
-    for span in spans:
-        root, size = slice(span.root_start, span.root_end), span.end - span.start
+    for span, size, own, own_key, own_value in zip(
+        spans, sizes, *(each.split(sizes, 2) for each in (query, key, value)), strict=True
+    ):
         length = span.root_end - span.root_start
         if not length and not (window and size > window):
-            own = slice(span.start, span.end)
-            parts.append(one(own, key[:, :, own], value[:, :, own], None))
+            parts.append(one(own, own_key, own_value, None))
             continue
+        at = (span.root_start, span.root_end)
+        if length and at not in roots:
+            roots[at] = (key[:, :, slice(*at)], value[:, :, slice(*at)])
+        keys = torch.cat((roots[at][0], own_key), 2) if length else own_key
+        values = torch.cat((roots[at][1], own_value), 2) if length else own_value
         for start in range(0, size, BLOCK):
             stop = min(size, start + BLOCK)
-            own = slice(span.start, span.start + stop)
-            keys = torch.cat((key[:, :, root], key[:, :, own]), 2) if length else key[:, :, own]
-            values = torch.cat((value[:, :, root], value[:, :, own]), 2) if length else value[:, :, own]
             mask = _mask(stop - start, length + stop, window, query.device)
-            parts.append(one(slice(span.start + start, span.start + stop), keys, values, mask))
+            parts.append(one(own[:, :, start:stop], keys[:, :, : length + stop], values[:, :, : length + stop], mask))
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
 
 

@@ -302,8 +302,10 @@ class _Step:
         return torch.tensor(values, dtype=torch.float32, device=batch.item.device)[batch.item]
 
     def advantage(self, batch: Packed) -> Tensor:
-        pairs = zip(batch.item.tolist(), batch.nth.tolist(), strict=True)
-        return torch.tensor([self.advantages[i][n] for i, n in pairs], dtype=torch.float32, device=batch.item.device)
+        """A row's agent tokens stand together and in order, so that whole rows can be taken."""
+        rows = torch.unique_consecutive(batch.item).tolist()
+        values = [value for row in rows for value in self.advantages[row]]
+        return torch.tensor(values, dtype=torch.float32, device=batch.item.device)
 
     def sequence(self, batch: Packed) -> Tensor:
         """The episode of each token, numbered from 0 within the micro-batch."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -63,14 +64,14 @@ class Packed:
     none, so that all must call the head equally often"""
 
 
-def agent_places(row: TokenRow) -> list[int]:
-    """The places of a row's tokens that carry a loss."""
-    return [place for place, owner in enumerate(row.owners) if owner == Owner.AGENT and place]
+def agent_places(row: TokenRow) -> numpy.ndarray:
+    """The places of a row's tokens that carry a loss: (n,) integers, ascending."""
+    return numpy.flatnonzero(numpy.array(row.owners[1:], dtype=numpy.int64) == Owner.AGENT) + 1
 
 
 def agent_tokens(row: TokenRow) -> int:
     """How many tokens of a row carry a loss."""
-    return sum(1 for owner in row.owners[1:] if owner == Owner.AGENT)
+    return row.owners[1:].count(int(Owner.AGENT))
 
 
 def common_length(rows: Sequence[TokenRow]) -> int:
@@ -159,40 +160,47 @@ def pack(
 ) -> Packed:
     """The rows named by `families` as one line; `item` counts in `rows`. No families at all are one token without a
     loss: what a process computes that has nothing left while others have."""
-    ids: list[int] = []
-    positions: list[int] = []
     spans: list[Span] = []
-    places: list[int] = []
-    targets: list[int] = []
-    sampled: list[float] = []
-    item: list[int] = []
-    nth: list[int] = []
+    lines: dict[str, list[numpy.ndarray]] = {name: [] for name in ("ids", "positions", *_BY_TOKEN)}
+
+    def add(own: numpy.ndarray, first: int, begin: int, seen: tuple[int, int] = (0, 0)) -> int:
+        """A span of tokens whose first one is the `first` of its row; where it ends on the line."""
+        lines["ids"].append(own)
+        lines["positions"].append(numpy.arange(first, first + len(own)))
+        spans.append(Span(begin, begin + len(own), *seen))
+        return begin + len(own)
+
+    end = 0
     for family in families:
-        root = len(ids)
+        root, seen = end, (end, end + family.root) if family.root else (0, 0)
         if family.root:
-            ids += rows[family.members[0]].ids[: family.root]
-            positions += range(family.root)
-            spans.append(Span(root, root + family.root))
+            end = add(_whole(rows[family.members[0]].ids[: family.root]), 0, end)
         for index in family.members:
-            row, start = rows[index], len(ids)
-            if len(row.ids) > family.root:
-                ids += row.ids[family.root :]
-                positions += range(family.root, len(row.ids))
-                seen = (root, root + family.root) if family.root else (0, 0)
-                spans.append(Span(start, len(ids), *seen))
-            for number, place in enumerate(agent_places(row)):
-                before = place - 1
-                places.append(root + before if before < family.root else start + before - family.root)
-                targets.append(row.ids[place])
-                sampled.append(row.logprobs[place])
-                item.append(index)
-                nth.append(number)
+            row, start, ids = rows[index], end, _whole(rows[index].ids)
+            if len(ids) > family.root:
+                end = add(ids[family.root :], family.root, start, seen)
+            places = agent_places(row)
+            before = places - 1
+            lines["places"].append(numpy.where(before < family.root, root + before, start + before - family.root))
+            lines["targets"].append(ids[places])
+            lines["sampled"].append(numpy.array(row.logprobs, dtype=numpy.float32)[places])
+            lines["item"].append(numpy.full(len(places), index))
+            lines["nth"].append(numpy.arange(len(places)))
     if not families:
-        ids, positions, spans = [0], [0], [Span(0, 1)]
-    whole = [torch.tensor(each, dtype=torch.long) for each in (ids, positions, places, targets, item, nth)]
-    moved = [each.to(device) for each in [*whole, torch.tensor(sampled, dtype=torch.float32)]]
-    most = len(places) if most is None else most
-    return Packed(moved[0], moved[1], tuple(spans), moved[2], moved[3], moved[6], moved[4], moved[5], most)
+        add(_whole([0]), 0, 0)
+    whole = {name: torch.from_numpy(_joined(name, parts)).to(device) for name, parts in lines.items()}
+    return Packed(spans=tuple(spans), most=len(whole["places"]) if most is None else most, **whole)
+
+
+_BY_TOKEN = ("places", "targets", "sampled", "item", "nth")
+
+
+def _whole(numbers: Sequence[int]) -> numpy.ndarray:
+    return numpy.array(numbers, dtype=numpy.int64)
+
+
+def _joined(name: str, parts: Sequence[numpy.ndarray]) -> numpy.ndarray:
+    return numpy.concatenate([numpy.empty(0, dtype=numpy.float32 if name == "sampled" else numpy.int64), *parts])
 
 
 def rank_shares(rows: Sequence[TokenRow], units: Sequence[int], size: int) -> list[set[int]]:
