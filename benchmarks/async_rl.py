@@ -53,19 +53,17 @@ def main() -> None:
         for stage in ("synth-coldstart", "sft"):
             place.run(stage)
         rows = {bound: train(place, bound, options.steps, user) for bound in (0, 1)}
-    seconds = {bound: sum(r["seconds_rollout"] + r["seconds_update"] for r in rows[bound]) for bound in rows}
+    named = {"waiting": rows[0], "ahead": rows[1]}
+    seconds = {name: sum(r["seconds_rollout"] + r["seconds_update"] for r in found) for name, found in named.items()}
     print(
         json.dumps(
             {
                 "steps": options.steps,
                 "latency": options.latency,
-                "episodes": {str(bound): sum(r["episodes"] for r in found) for bound, found in rows.items()},
-                "trained_tokens": {str(bound): sum(r["agent_tokens"] for r in found) for bound, found in rows.items()},
-                "update_seconds": {
-                    str(bound): round(sum(r["seconds_update"] for r in found), 2) for bound, found in rows.items()
-                },
-                "seconds": {str(bound): round(value, 2) for bound, value in seconds.items()},
-                "speed_up": round(seconds[0] / seconds[1], 3),
+                "episodes": {name: sum(r["episodes"] for r in found) for name, found in named.items()},
+                "trained_tokens": {name: sum(r["agent_tokens"] for r in found) for name, found in named.items()},
+                "seconds": {name: round(value, 2) for name, value in seconds.items()},
+                "speed_up": round(seconds["waiting"] / seconds["ahead"], 3),
                 "trainer_idle": round(sum(r["trainer_idle_share"] for r in rows[1]) / len(rows[1]), 3),
                 "rollout_idle": round(sum(r["rollout_idle_share"] for r in rows[1]) / len(rows[1]), 3),
                 "staleness_max": max(r["staleness_max"] for r in rows[1]),
