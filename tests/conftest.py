@@ -10,7 +10,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -20,17 +19,15 @@ hypothesis_settings.register_profile("muarl", derandomize=True, deadline=None, d
 hypothesis_settings.load_profile("muarl")
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A test sees no key, address or setting of the person who runs it, and writes nothing into their HOME."""
-    for name in list(os.environ):
-        if name.startswith(("OPENAI_", "MUARL_")) or name in {"NO_COLOR", "FORCE_COLOR", "HF_TOKEN"}:
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(_home(tmp_path_factory)))
-    yield
-
-
-def _home(factory: pytest.TempPathFactory) -> Path:
-    home = factory.getbasetemp() / "home"
+@pytest.fixture(autouse=True, scope="session")
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test, and what several tests share, sees no key, address or setting of the person who runs it, and nothing of
+    their HOME."""
+    home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
-    return home
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("OPENAI_", "MUARL_")) or name in {"NO_COLOR", "FORCE_COLOR", "HF_TOKEN"}:
+                patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        yield

@@ -30,6 +30,10 @@ from muarl_cli.worlds.scenario import Task
 each_scenario = pytest.mark.parametrize("name", SHIPPED)
 
 
+CACHE = os.environ.get("MUARL_TEST_CACHE", "")
+"""read before the environment of tests is cleaned"""
+
+
 @cache
 def every_task(name: str) -> tuple[Task, ...]:
     scenario = mcp_scenario(name)
@@ -95,7 +99,7 @@ def test_the_initial_state_is_the_same_every_time_it_is_made(name: str, tmp_path
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """The four servers in environments of their own: those of this machine's cache, or installed for this run."""
-    root = os.environ.get("MUARL_TEST_CACHE") or str(tmp_path_factory.getbasetemp().parent / "mcp-cache")
+    root = CACHE or str(tmp_path_factory.getbasetemp().parent / "mcp-cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", root)
         try:
