@@ -39,8 +39,8 @@ from muarl_cli.conversation.events import Actor, Kind
 from muarl_cli.engines.wire import Wire
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline import rollout
-from muarl_cli.pipeline.parties import open_agents
 from muarl_cli.pipeline.play import Job, job
+from muarl_cli.pipeline.policy import open_agents
 from muarl_cli.records.log import EpisodeLog
 from muarl_cli.settings.models import Stage
 from muarl_cli.settings.resolve import resolve

@@ -22,10 +22,9 @@ from typing import Any
 from muarl_cli.agents.scripted import Manner, ScriptedAgents
 from muarl_cli.conversation.limits import Limits
 from muarl_cli.conversation.loop import converse
-from muarl_cli.pipeline.parties import stage_of
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.worlds.mcp.scenario import SHIPPED, McpScenario, mcp_scenario
-from muarl_cli.worlds.scenario import Task
+from muarl_cli.worlds.scenario import Task, stage_of
 
 LIMITS = Limits(max_turns=40, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=0)
 

@@ -32,12 +32,11 @@ from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.chat import ChatModel, ChatSampling
 from muarl_cli.engines.wire import Wire
-from muarl_cli.pipeline.parties import stage_of
 from muarl_cli.scoring.metrics import count
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.users.llm import LlmUsers
 from muarl_cli.worlds.domain import BUILTIN, Domain, builtin
-from muarl_cli.worlds.scenario import Task
+from muarl_cli.worlds.scenario import Task, stage_of
 
 LIMITS = Limits(max_turns=40, max_agent_tokens=0, max_identical_calls=3, max_failed_calls=10, max_seconds=120)
 AGENTS = ("oracle", "careful", "hasty", "do-nothing")

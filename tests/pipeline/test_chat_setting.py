@@ -9,7 +9,7 @@ import pytest
 from fakes.templates import FIT, UNFIT, template_tokenizer
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.pipeline.parties import Policy, load_policy
+from muarl_cli.pipeline.policy import Policy, load_policy
 from muarl_cli.training.chat_format import ChatFormat, chat_template
 from muarl_cli.training.template_format import TemplateFormat
 from muarl_cli.training.tiny_model import TinySpec, format_of, new_model, save_model

@@ -52,7 +52,10 @@ PINNED: dict[str, tuple[str, str]] = {
     "11 new weights never arrive": (
         "engines/test_vllm_server.py", "test_a_server_that_keeps_its_old_output_layer_is_caught",
     ),
-    "11 an adapter never arrives": ("engines/test_vllm_server.py", "test_adapters_are_served_one_after_another_each_under_a_name_of_its_own"),
+    "11 an adapter never arrives": (
+        "engines/test_vllm_server.py",
+        "test_adapters_are_served_one_after_another_each_under_a_name_of_its_own",
+    ),
     "12 prompts are skipped on resume": (
         "pipeline/test_rl_batches.py",
         "test_the_order_of_tasks_can_be_taken_up_anywhere_and_each_epoch_holds_every_task_once",

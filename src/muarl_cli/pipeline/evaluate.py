@@ -15,8 +15,9 @@ from typing import Any
 from muarl_cli.benchmarks.acebench_package import use_checkout
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write, open_agents
+from muarl_cli.pipeline.parties import Agents, Talker, Users, needs_write
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.policy import open_agents
 from muarl_cli.pipeline.rollout import chosen, free_keys, lineage_of, play_all
 from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.files import replace_file

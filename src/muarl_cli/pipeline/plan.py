@@ -13,7 +13,8 @@ from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline import forecast as f
-from muarl_cli.pipeline.parties import Talker, load_policy
+from muarl_cli.pipeline.parties import Talker
+from muarl_cli.pipeline.policy import load_policy
 from muarl_cli.records.ledger import KNOWN_PRICES
 from muarl_cli.settings.grammar import nearest
 from muarl_cli.settings.models import RlTrain

@@ -24,7 +24,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.forecast import Gathered, Rates, Turn, Work, made_of
-from muarl_cli.pipeline.parties import Policy
+from muarl_cli.pipeline.policy import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
 

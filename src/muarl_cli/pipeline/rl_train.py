@@ -17,8 +17,9 @@ from typing import Any
 
 from muarl_cli.conversation.scheduler import Places
 from muarl_cli.pipeline.lookahead import Lookahead
-from muarl_cli.pipeline.parties import Agents, Policy, Talker, Users, deliver, load_policy, open_policy
+from muarl_cli.pipeline.parties import Agents, Talker, Users
 from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
+from muarl_cli.pipeline.policy import Policy, deliver, load_policy, open_policy
 from muarl_cli.pipeline.rl_batches import Batch, StepTasks, TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rl_metrics import behaviour_metrics, staleness_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys

@@ -10,8 +10,9 @@ from typing import Any
 from muarl_cli.benchmarks.assertions import AssertionJudge
 from muarl_cli.benchmarks.checkouts import use_checkouts
 from muarl_cli.errors import ExitCode
-from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model, needs_write, open_agents
+from muarl_cli.pipeline.parties import Agents, Talker, Users, chat_model, needs_write
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.policy import open_agents
 from muarl_cli.pipeline.surroundings import around_of
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash

@@ -21,7 +21,8 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
-from muarl_cli.pipeline.parties import DTYPES, Policy, Talker, load_policy
+from muarl_cli.pipeline.parties import Talker
+from muarl_cli.pipeline.policy import DTYPES, Policy, load_policy
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.pipeline.token_balance import sft_balance
 from muarl_cli.records import checkpoint

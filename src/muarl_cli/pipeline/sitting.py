@@ -14,8 +14,9 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 from muarl_cli.pipeline import rollout
-from muarl_cli.pipeline.parties import Talker, Users, open_agents
+from muarl_cli.pipeline.parties import Talker, Users
 from muarl_cli.pipeline.play import Job, Player, job, limits_of
+from muarl_cli.pipeline.policy import open_agents
 from muarl_cli.records.lineage import write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder

@@ -16,8 +16,9 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.engines.protocol import Finish, Generation, Sampling
-from muarl_cli.pipeline.parties import Policy, scripted_user
+from muarl_cli.pipeline.parties import scripted_user
 from muarl_cli.pipeline.play import Job, Key, limits_of, play
+from muarl_cli.pipeline.policy import Policy
 from muarl_cli.settings.models import RlTrain
 from muarl_cli.worlds.catalog import load_tasks
 
