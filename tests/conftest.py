@@ -26,8 +26,18 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith(("OPENAI_", "MUARL_")) or name in {"NO_COLOR", "FORCE_COLOR", "HF_TOKEN"}:
-                patch.delenv(name)
+        _clean(patch)
         patch.setenv("HOME", str(home))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process may leave a checkout's name in the environment."""
+    _clean(monkeypatch)
+
+
+def _clean(patch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "MUARL_")) or name in {"NO_COLOR", "FORCE_COLOR", "HF_TOKEN"}:
+            patch.delenv(name)

@@ -84,6 +84,15 @@ def test_the_checkout_that_a_run_names_is_the_one_that_is_opened(
     assert f"{tmp_path} is no checkout of ACEBench" in capfd.readouterr().err
 
 
+def test_a_checkout_that_is_none_is_said_to_be_missing_and_hides_no_other_benchmark(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUARL_ACEBENCH_DIR", str(tmp_path))
+    rows = {row["name"]: row for row in _json(capfd, "bench", "list")["benchmarks"]}
+    assert rows["acebench"]["missing"] == [f"{tmp_path} is no checkout of ACEBench"] and not rows["acebench"]["present"]
+    assert "bfcl" in rows and _json(capfd, "ls", "domains")["domains"]
+
+
 def test_an_environment_counts_only_when_it_was_finished_with_just_these_packages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

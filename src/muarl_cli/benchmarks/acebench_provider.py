@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 from muarl_cli.benchmarks.acebench_package import CLONE, KINDS, LANGUAGES, VARIABLE, root
 from muarl_cli.benchmarks.provider import GoldCount, Provider, Status
+from muarl_cli.errors import MuarlError
 
 
 def status() -> Status:
-    folder = root()
+    try:
+        folder = root()
+    except MuarlError as error:  # a wrong name is what is missing, and no reason to say nothing of the others
+        return Status((), (error.what,), (error.next_step,))
     if folder is not None:
         return Status((f"checkout {folder}",))
     return Status((), ("a checkout",), (f"{CLONE} && export {VARIABLE}=$PWD/ACEBench",))

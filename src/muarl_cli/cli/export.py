@@ -42,6 +42,10 @@ def chat(
 
     if form not in FORMATS:
         raise MuarlError(f"unknown format {form!r}", next_step=f"one of: {', '.join(FORMATS)}")
+    if str(out) == "-":
+        raise MuarlError(
+            "--out is a file", why="the rows are written whole or not at all", next_step="--out rows.jsonl"
+        )
     talk = Talk(json=json)
     with talk.data_only():
         talk.result(export_chat(log, out, form, where))
