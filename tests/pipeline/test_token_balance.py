@@ -69,7 +69,7 @@ def test_sampled_is_trained_and_what_is_itemised_whatever_the_batch(
 
 def test_every_reason_is_itemised() -> None:
     batch = batch_of([[(5, 1.0), (7, 0.0), (2, None)], [(3, 1.0), (4, 1.0)], [(6, None), (8, None)]], [10])
-    found = rl_balance(batch, counted(batch, gated=0.25))
+    found = rl_balance(batch, counted(batch, gated=0.125, masked=0.125))
     assert found[LEFT] == {"group:no_spread": 7, "invalid:user_fault": 2 + 6 + 8 + 10, "off_policy": 3}
     assert found[TRAINED] == 9 and found[SAMPLED] == 45
     skipped = rl_balance(batch, counted(batch, updates=0))

@@ -405,3 +405,5 @@ def test_failures_beyond_the_off_policy_mask_are_counted_and_teach_nothing_and_s
     assert metrics["masked"] == pytest.approx(tokens[1] / sum(tokens))
     metrics, _ = _gradient(shared_toy(), [near, Sample(row, 1.0)], spec)
     assert metrics["masked"] == 0.0
+    both, _ = _gradient(shared_toy(), [near, Sample(row, -1.0)], replace(spec, sequence_gate=(0.5, 2.0)))
+    assert (both["gated"], both["masked"]) == (pytest.approx(tokens[1] / sum(tokens)), 0.0), "counted twice"

@@ -28,7 +28,8 @@ def rl_balance(batch: Batch, update: Mapping[str, Any]) -> dict[str, Any]:
     """The balance of a step: tokens sampled, trained, and left out by reason. `update` are the trainer's metrics.
 
     Reasons: `invalid:END` (of the episode, replaced attempts included), `group:WHY` (dropped with its group),
-    `unscored` (no reward), `off_policy` (stopped by the sequence gate), `not_applied` (the step was not finite).
+    `unscored` (no reward), `off_policy` (stopped by the sequence gate or the off-policy mask), `not_applied` (the step
+    was not finite).
     Raises `MuarlError` (INTERNAL) where the books differ.
     """
     from muarl_cli.training.advantages import Method, group_advantages
@@ -53,8 +54,8 @@ def rl_balance(batch: Batch, update: Mapping[str, Any]) -> dict[str, Any]:
     trained = int(update["agent_tokens"])
     if trained != taken:
         raise _lost(f"{taken} sampled tokens were to be trained, and the trainer counts {trained}")
-    gated = round(update.get("gated", 0.0) * trained)
-    spared = {"off_policy": gated} if update["updates"] else {"not_applied": trained}
+    stopped = round((update.get("gated", 0.0) + update.get("masked", 0.0)) * trained)
+    spared = {"off_policy": stopped} if update["updates"] else {"not_applied": trained}
     left.update({reason: tokens for reason, tokens in spared.items() if tokens})
     trained -= sum(spared.values())
     kept = {reason: tokens for reason, tokens in sorted(left.items()) if tokens}

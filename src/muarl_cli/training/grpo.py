@@ -131,9 +131,9 @@ class GrpoTrainer:
         Metrics: step, lr, samples, tokens, agent_tokens, updates (applied now), skipped (not applied, so far), and what
         could be measured, averaged over the applied updates: loss, and as means over the agent tokens entropy (nats),
         kl (to the reference, where kl_coef > 0), clip_low, clip_high (shares of tokens), gated and masked (shares whose
-        episode the sequence gate or the off-policy mask stopped, where there is one); grad_norm (before clipping); and
-        of the weights before the first update: mismatch_abs, mismatch_k3, mismatch_max between the log-probabilities
-        that the engine sampled with and the trainer's. Without an agent token nothing is updated.
+        episode the sequence gate, or else the off-policy mask, stopped, where there is one); grad_norm (before
+        clipping); and of the weights before the first update: mismatch_abs, mismatch_k3, mismatch_max between the
+        log-probabilities that the engine sampled with and the trainer's. Without an agent token nothing is updated.
         """
         spec = self._settings
         rows = [sample.row for sample in samples]
@@ -230,11 +230,13 @@ class GrpoTrainer:
         if spec.sequence_gate is not None:
             passed = sequence_gate(own, batch.sampled, step.sequence(batch), *spec.sequence_gate)
             each, seen = each * passed, seen | {"gated": ~passed}
+        else:
+            passed = torch.ones_like(each, dtype=torch.bool)
         if spec.off_policy_mask:
             kept = off_policy_kept(
                 own, batch.sampled, step.advantage(batch), step.sequence(batch), spec.off_policy_mask
             )
-            each, seen = each * kept, seen | {"masked": ~kept}
+            each, seen = each * kept, seen | {"masked": passed & ~kept}  # each stopped token once
         if spec.kl_coef > 0:
             if index not in memory.reference:
                 memory.reference[index] = self._reference_logprobs(batch)
