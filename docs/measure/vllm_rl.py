@@ -1,5 +1,6 @@
 """GRPO and rollouts of a tiny model whose turns a real vLLM draws: a CPU server, and vLLM in the stage's own process.
-Prints JSON: what was synced, how far vLLM's log-probabilities were from the trainer's, tokens sampled and trained.
+An adapter is trained that way too, exported in both forms, and vLLM plays what was exported. Prints JSON: what was
+synced, how far vLLM's log-probabilities were from the trainer's, tokens sampled and trained.
 
 Needs an interpreter that has vLLM and muarl: --python, or MUARL_VLLM_PYTHON (`make test-vllm` makes one).
 """
@@ -78,7 +79,13 @@ def main() -> None:
         local_run = trained(stage(place, theirs, "rl-train", "rl-local", *few, *local))
         rolled = stage(place, theirs, "rollout", "rolled-local", "--model", "runs/rl-local", *local)
         local_run["rolled"] = sum(episode.valid for episode in iter_episodes(rolled))
-    print(json.dumps({"server": server_run, "local": local_run}))
+        adapted = trained(stage(place, theirs, "rl-train", "rl-lora", *few, *local, "lora.rank=4"))
+        for form in ("merged", "adapter"):
+            export = [*ours, "export", "model", "runs/rl-lora", "--out", f"models/{form}", f"--{form}"]
+            subprocess.run(export, cwd=place.root, env=place.environ(), capture_output=True, check=True)
+            rolled = stage(place, theirs, "rollout", f"rolled-{form}", "--model", f"models/{form}", *local)
+            adapted[f"rolled_{form}"] = sum(episode.valid for episode in iter_episodes(rolled))
+    print(json.dumps({"server": server_run, "local": local_run, "adapter": adapted}))
 
 
 if __name__ == "__main__":

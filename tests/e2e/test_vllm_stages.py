@@ -22,4 +22,5 @@ def test_a_real_vllm_gets_every_new_weight_and_all_that_it_sampled_is_trained_on
         assert run["steps"] == 2 and run["updated"] >= 1, (way, run)
         assert run["weight_versions"] == ["0", "1"] and run["faults"] == 0, (way, run)
         assert run["trained"] == run["sampled"] > 0, (way, run)
-        assert run["mismatch_max"] < 1e-3 and run["rolled"] == 8, (way, run)
+        assert run["mismatch_max"] < 1e-3, (way, run)
+        assert {count for name, count in run.items() if name.startswith("rolled")} == {8}, (way, run)

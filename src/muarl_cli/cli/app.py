@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `muarl` with `argv` (default: the process's), print what there is to print, return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in arguments
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a stage has one display, and a pipe has none
     try:
         if _COMPLETE in os.environ:  # the shell asks for completions: typer answers and exits
             app(args=arguments, prog_name="muarl")

@@ -7,7 +7,6 @@ same code path as a Qwen3-8B. Invariant: only safetensors are read, and code ins
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,6 @@ def load_model(path: Path | str, dtype: str) -> Any:
     """
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
     folder = Path(path)
     base = base_of(folder)
@@ -117,8 +115,6 @@ def load_model(path: Path | str, dtype: str) -> Any:
             code=ExitCode.BAD_DATA,
         )
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # it draws with control characters
     model = AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=wanted, trust_remote_code=False, use_safetensors=True, local_files_only=True
     )
