@@ -67,6 +67,7 @@ def test_the_trainer_gives_every_sampled_token_the_probability_it_was_drawn_with
     """Engine, chat format and trainer agree over whole conversations: nothing was shifted, lost or tokenised twice."""
     chat = open_format(tokenizer, Rendering.COMPACT, dialect)
     model = new_model(TinySpec(2, 32, 4, 2, 8, 360, max_length=1024), tokenizer, 1)
+    torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2) if parameter.dim() == 2 else None
     engine = HFEngine(model, "fp32")

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
@@ -294,11 +295,13 @@ class Player:
         late: list[Episode] = []
         """finished, and cancelled while they waited for room"""
         written: list[Episode] = []
+        disk = ThreadPoolExecutor(1, thread_name_prefix="muarl-log")
 
         async def writer() -> None:
             while True:
                 batch = [await finished.get(), *_at_hand(finished)]
-                await asyncio.to_thread(self.log.append_many, batch)
+                # shielded: who is cancelled here must not take back a write that has not begun
+                await asyncio.shield(asyncio.wrap_future(disk.submit(self.log.append_many, batch)))
                 for episode in batch:
                     if on_done:
                         on_done(episode)
@@ -324,8 +327,9 @@ class Player:
                 await run_all([starter(j) for j in jobs], self.in_flight)
                 await finished.join()
                 writing.cancel()
-        finally:
-            self.log.append_many([*_at_hand(finished), *late])
+        finally:  # behind what is being written, so that the log is not closed under it
+            with disk:
+                disk.submit(self.log.append_many, [*_at_hand(finished), *late]).result()
         return written
 
     def _starter(self, job: Job) -> Callable[[], Any]:
