@@ -14,6 +14,7 @@ from fakes.stages import muarl
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records import checkpoint
+from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.lineage import Lineage
 from muarl_cli.training.export import Form, export_model
 from muarl_cli.training.tiny_model import TinySpec, load_model, make_tiny, save_model
@@ -97,6 +98,8 @@ def test_an_adapter_alone_is_the_adapter_and_names_its_base(adapter: tuple[Path,
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert found["kind"] == "adapter" and Path(config["base_model_name_or_path"]).is_dir()
     assert found["bytes"] == (adapter[0] / "adapter_model.safetensors").stat().st_size
+    played = load_model(resolve_model_path(tmp_path / "out", pytest.fail), "fp32")
+    torch.testing.assert_close(_logits(played), adapter[1], rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_is_written_over_and_what_is_missing_is_named(

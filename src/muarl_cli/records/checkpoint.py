@@ -268,10 +268,10 @@ def resolve_model_path(path: Path, on_skip: Callable[[str], None]) -> Path:
 
 
 def _plain_folder(path: Path) -> Path:
-    if not (path / "config.json").is_file():
+    if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise MuarlError(
             f"{path} holds no model",
-            why="neither checkpoints/, nor manifest.json, nor config.json is in it",
+            why="it has none of checkpoints/, manifest.json, config.json and adapter_config.json",
             next_step="give a run folder, a checkpoint folder or a Hugging Face folder",
             code=ExitCode.MISSING_INPUT,
         )
