@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,18 @@ def test_the_setting_chooses_the_template_and_with_it_what_may_be_trained_on_as_
     assert thinking.revision != silent.revision
     prompts = [[ids for ids, _ in policy.chat().generation_prompt()] for policy in (silent, thinking)]
     assert len(prompts[0][0]) > len(prompts[1][0])
+
+
+@pytest.mark.parametrize("limit", [300, 4096])
+def test_a_conversation_ends_where_the_model_can_hold_no_more_whatever_the_settings_allow(
+    folder: Path, limit: int
+) -> None:
+    limits = SimpleNamespace(max_turn_tokens=16, max_context=limit)
+    settings = SimpleNamespace(temperature=1.0, top_p=1.0, limits=limits, model=str(folder))
+    for weights in (True, False):
+        policy = load_policy(str(folder), "auto", "float32", Quiet(), weights=weights)
+        engine = None if weights else object()
+        assert policy.agent(settings, "0", engine).max_context == min(limit, SPEC.max_length)
 
 
 @pytest.mark.parametrize("dialect", ["nonthinking", "thinking"])

@@ -50,15 +50,18 @@ class Policy:
         """The model as an agent with the sampling and limits of `settings`; without an engine it runs here."""
         from muarl_cli.agents.policy import PolicyAgent
         from muarl_cli.engines.hf import HFEngine
+        from muarl_cli.training.lora import base_of
+        from muarl_cli.training.tiny_model import context_of
 
         engine = HFEngine(self.model, self.dtype, version) if engine is None else engine
+        holds = getattr(engine, "context", None) or context_of(base_of(self.folder) or self.folder)
         return PolicyAgent(
             engine,
             self.chat(),
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_turn_tokens=settings.limits.max_turn_tokens,
-            max_context=settings.limits.max_context,
+            max_context=min(settings.limits.max_context, holds),
             model=Path(settings.model).name,
             revision=self.revision,
         )
