@@ -202,7 +202,7 @@ def send(url: str, bodies: Sequence[bytes], in_flight: int) -> Played:
 @contextmanager
 def server(replies: dict[bytes, bytes], latency: float) -> Iterator[str]:
     """A process that knows these replies; its base URL."""
-    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
         recording.write(Path(file.name), replies)
         command = [sys.executable, str(ROOT / "tests" / "fakes" / "recorded.py"), file.name, str(latency)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

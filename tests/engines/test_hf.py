@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from muarl_cli.beginnings import common_length
 from muarl_cli.engines.hf import HFEngine
-from muarl_cli.engines.prefixes import common_length
 from muarl_cli.engines.protocol import Engine, Finish, Generation, Sampling
 from muarl_cli.errors import MuarlError
 

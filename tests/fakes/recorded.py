@@ -2,7 +2,7 @@
 
 python tests/fakes/recorded.py REPLIES LATENCY
 
-REPLIES is what `write` left: a body's bytes to the answer's. Prints its base URL and serves until it is killed. A
+REPLIES is the file that `write` left. Prints its base URL and serves until it is killed. A
 request that was never recorded gets a 400 that says so.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import pickle
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,12 @@ _UNKNOWN = b'{"error": {"message": "this request was never recorded"}}'
 
 def write(path: Path, replies: Mapping[bytes, bytes]) -> None:
     """Leave `replies` (body to answer) for a server to read."""
-    path.write_bytes(pickle.dumps({hashlib.sha256(body).digest(): answer for body, answer in replies.items()}))
+    path.write_text(json.dumps({hashlib.sha256(body).hexdigest(): answer.decode() for body, answer in replies.items()}))
+
+
+def read(path: Path) -> dict[bytes, bytes]:
+    """What `write` left, by the digest of the body."""
+    return {bytes.fromhex(known): answer.encode() for known, answer in json.loads(path.read_text()).items()}
 
 
 def _response(status: bytes, body: bytes) -> bytes:
@@ -70,4 +75,4 @@ async def serve(replies: Mapping[bytes, bytes], latency: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(pickle.loads(Path(sys.argv[1]).read_bytes()), float(sys.argv[2])))
+    asyncio.run(serve(read(Path(sys.argv[1])), float(sys.argv[2])))

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muarl_cli.beginnings import common_length
 from muarl_cli.engines.cached_decoder import CachedDecoder
 from muarl_cli.engines.generation import Drawn, Row, Workspace, generate
-from muarl_cli.engines.prefixes import SharedPrefixes, common_length
+from muarl_cli.engines.prefixes import SharedPrefixes
 from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
 
 QUIET_PASSES = 12

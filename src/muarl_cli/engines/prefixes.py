@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from muarl_cli.beginnings import common_length
 from muarl_cli.engines.cached_decoder import CachedDecoder
 from muarl_cli.engines.generation import Row, prefill
 
@@ -56,15 +57,3 @@ class SharedPrefixes:
         cache = self._decoder.new_cache(1, shared, dtype)
         prefill(self._decoder, cache, [Row(beginning, group[0].sampling, 0, None)])
         return beginning, cache[:, :, 0]
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two lists share from the beginning."""
-    size = min(len(one), len(other))
-    if one[:size] == other[:size]:
-        return size
-    low, high = 0, size  # the answer lies in [low, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle)
-    return low

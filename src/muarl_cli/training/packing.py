@@ -18,6 +18,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from muarl_cli.beginnings import common_length
 from muarl_cli.conversation.protocols import Owner, TokenRow
 
 SHORTEST_ROOT = 32
@@ -74,10 +75,9 @@ def agent_tokens(row: TokenRow) -> int:
     return row.owners[1:].count(int(Owner.AGENT))
 
 
-def common_length(rows: Sequence[TokenRow]) -> int:
+def common_root(rows: Sequence[TokenRow]) -> int:
     """How many tokens all rows begin with."""
-    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return common_length(min(row.ids for row in rows), max(row.ids for row in rows))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def plan(
     chunks: list[Family] = []
     loose = list(families.pop((), []))
     for together in families.values():
-        root = common_length([rows[i] for unit in together for i in unit]) if sum(map(len, together)) > 1 else 0
+        root = common_root([rows[i] for unit in together for i in unit]) if sum(map(len, together)) > 1 else 0
         if root < SHORTEST_ROOT:
             loose += together
         else:
@@ -213,7 +213,7 @@ def rank_shares(rows: Sequence[TokenRow], units: Sequence[int], size: int) -> li
     alike = sorted(whole.values(), key=lambda unit: (rows[unit[0]].ids, unit[0]))
     costs, before = [], None
     for unit in alike:
-        root = 0 if before is None else common_length([rows[before], rows[unit[0]]])
+        root = 0 if before is None else common_length(rows[before].ids, rows[unit[0]].ids)
         costs.append(sum(len(rows[i].ids) - (root if root >= SHORTEST_ROOT else 0) for i in unit))
         before = unit[0]
     shares: list[set[int]] = [set() for _ in range(size)]
