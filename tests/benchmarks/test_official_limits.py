@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.events import Actor, Event, Kind
 from muarl_cli.conversation.protocols import AgentTurn
 from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.pipeline.play import Player, job, limits_of
 from muarl_cli.records.log import EpisodeLog
 from muarl_cli.settings.models import Stage
-from muarl_cli.settings.resolve import resolve
+from muarl_cli.settings.resolve import OFFICIAL_LIMITS, resolve
 from muarl_cli.users.minimal import MinimalUsers
 from muarl_cli.worlds.scenario import Task
 
@@ -111,3 +112,29 @@ def test_an_evaluation_takes_the_official_limits_unless_told_otherwise(
     assert _ended(tmp_path / "own", retail, task, "false") == "the same call 3 times in a row"
     assert _ended(tmp_path / "official", retail, task, "true") == "100 counted turns"
     assert resolve(Stage.EVAL, environ={}).settings.official_limits  # type: ignore[attr-defined]
+
+
+def test_a_limit_that_a_person_names_counts_and_is_no_official_one() -> None:
+    def found(*words: str, profile: str = "", config: Path | None = None) -> Any:
+        return resolve(Stage.EVAL, overrides=words, profile_name=profile, config=config, environ={})
+
+    named = found("bench=tau2", "limits.max_turns=6")
+    assert named.settings.limits.max_turns == 6 and not named.settings.official_limits
+    assert named.origins["official_limits"].startswith("implied by limits.max_turns")
+    with pytest.raises(MuarlError, match=r"max_turns would have no effect"):
+        found("bench=tau2", "limits.max_turns=6", "official_limits=true")
+    assert found("bench=bfcl", "limits.max_turns=6").settings.official_limits, "it has no limits of its own there"
+    assert found("bench=tau2", profile="tiny").settings.official_limits, "a profile's limits are for its own tasks"
+
+
+@pytest.mark.parametrize("limits", [tau1_limits, tau2_limits])
+def test_what_official_limits_replace_is_what_the_settings_know_of(limits: Any) -> None:
+    before = LIMITS
+    changed = {f"limits.{f.name}" for f in fields(before) if getattr(limits(before), f.name) != getattr(before, f.name)}
+    assert changed and changed <= set(OFFICIAL_LIMITS)
+
+
+def test_a_file_with_all_settings_gives_the_same_settings(tmp_path: Path) -> None:
+    first = resolve(Stage.EVAL, overrides=["bench=tau2"], environ={})
+    (tmp_path / "all.yaml").write_text(first.yaml())
+    assert resolve(Stage.EVAL, config=tmp_path / "all.yaml", environ={}).settings == first.settings

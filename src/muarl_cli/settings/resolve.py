@@ -22,6 +22,11 @@ from muarl_cli.settings.pages import STAGE_NAMES, flatten, groups, leaves, page,
 from muarl_cli.settings.yamlio import dump, load_file, load_text, refuse_secrets
 
 ENV_PREFIX = "MUARL_"
+PERSONAL = 2
+"""rank from which on a value is a person's own: file, environment, flag; below it are profile and page"""
+OFFICIAL_LIMITS = ("limits.max_turns", "limits.max_identical_calls", "limits.max_failed_calls")
+OFFICIALLY_LIMITED = {"tau1", "tau2"}
+"""sources of tasks whose own runners have limits in place of these"""
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,39 @@ def _imply(layers: _Layers) -> None:
             )
         if layers.outranks("tasks", "bench"):
             layers.derive("bench", "", f"implied by tasks ({layers.origins['tasks']})")
+    if "official_limits" in values:
+        _yield_limits(layers)
+
+
+def _yield_limits(layers: _Layers) -> None:
+    """A limit that a person names for one of the TAU-benches counts, and the conversation is no official one then."""
+    named = [key for key in OFFICIAL_LIMITS if layers.ranks[key] >= PERSONAL]
+    if not named or not layers.values["official_limits"] or not _sources(layers.values) & OFFICIALLY_LIMITED:
+        return
+    first = max(named, key=lambda key: layers.ranks[key])
+    if layers.ranks["official_limits"] >= layers.ranks[first]:
+        if layers.ranks[first] < 4:  # a file that holds all settings says both
+            return
+        raise MuarlError(
+            f"{first} would have no effect",
+            where=layers.origins[first],
+            why=f"official_limits ({layers.origins['official_limits']}) takes the benchmark's own limits in its place",
+            next_step="give one of the two",
+            code=ExitCode.CONFIG,
+        )
+    layers.derive("official_limits", False, f"implied by {first} ({layers.origins[first]})")
+
+
+def _sources(values: Mapping[str, Any]) -> set[str]:
+    """Where the tasks come from: builtin, tau2, ..."""
+    tasks = values.get("tasks") or []
+    texts = tasks.split(",") if isinstance(tasks, str) else [str(task) for task in tasks]
+    return {str(values["bench"])} if values.get("bench") else {text.strip().split(":")[0] for text in texts}
 
 
 def _auto_user(values: Mapping[str, Any]) -> tuple[str, str]:
     """A policy on a benchmark talks to a model, as the benchmark has it; everything else runs offline."""
-    tasks = values.get("tasks") or []
-    texts = tasks.split(",") if isinstance(tasks, str) else [str(task) for task in tasks]
-    sources = {str(values["bench"])} if values.get("bench") else {text.strip().split(":")[0] for text in texts}
-    official = sources & set(BENCHMARKS) - set(WRITTEN_USERS)
+    official = _sources(values) & set(BENCHMARKS) - set(WRITTEN_USERS)
     if official and POLICY in str(values.get("agent", POLICY)):
         return "llm", "auto: a policy on a benchmark"
     return "scripted", "auto: nothing asks for a model"
