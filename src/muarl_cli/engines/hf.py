@@ -25,6 +25,7 @@ from muarl_cli.engines.cached_decoder import CachedDecoder
 from muarl_cli.engines.generation import Drawn, Row, Workspace, generate
 from muarl_cli.engines.prefixes import SharedPrefixes
 from muarl_cli.engines.protocol import Capabilities, Finish, Generation, Sampling
+from muarl_cli.teams import computed, let_go
 
 QUIET_PASSES = 12
 """passes of the event loop without a new request after which a batch starts: a session needs a few between two turns"""
@@ -122,7 +123,8 @@ class HFEngine:
             if not batch:
                 continue
             try:
-                answers = await loop.run_in_executor(self._thread, self._draw, batch)
+                let_go()  # what this thread has trained or loaded with
+                answers = await loop.run_in_executor(self._thread, computed, self._draw, batch)
             except BaseException as error:
                 for request in batch:
                     if not request.answer.done():
