@@ -85,6 +85,15 @@ def test_what_a_turn_takes_beside_the_model_is_time_in_which_the_engine_waits() 
     assert busy.idle_share == 0 and slower.idle_share == pytest.approx(0.12 / slower.step_seconds)
 
 
+def test_asking_a_served_user_is_time_in_which_the_engine_waits_beside_the_users_own() -> None:
+    work = Work(((Turn(1, 10, True), Turn(1, 10, False), Turn(1, 10, True)),) * 4, 0.0, 0.0)
+    costs = BATCHES.engine.costs  # type: ignore[attr-defined]
+    plain, asked = (forecast(work, Rates(Local(costs, 0.0, asking), 1.0), 2.0, 9) for asking in (0.0, 0.01))
+    assert asked.rollout_seconds == pytest.approx(plain.rollout_seconds + 2 * 4 * 0.01)
+    assert plain.idle_share == pytest.approx(4 / plain.step_seconds)
+    assert asked.idle_share == pytest.approx(4.08 / asked.step_seconds)
+
+
 def test_groups_that_teach_nothing_are_held_and_trained_anew() -> None:
     work = Work(((Turn(1, 10, False),),) * 8, 0.5, 0.0)
     plain, refilled = (forecast(work, SLOW, 0.0, 99, refills) for refills in (0, 2))

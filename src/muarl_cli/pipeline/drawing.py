@@ -97,6 +97,8 @@ class Local:
     """seconds for each of `made_of`"""
     talk: float = 0.0
     """seconds of everything else for each turn: reading it, tools, a scripted user; the engine waits meanwhile"""
+    asking: float = 0.0
+    """likewise, seconds more for each turn of a served user: writing the request, reading the reply"""
 
     def play(
         self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
@@ -105,6 +107,7 @@ class Local:
         for first in range(0, len(episodes), slots):
             wave = episodes[first : first + slots]
             known = [shared] * len(wave)
+            clock += self.asking * sum(turns[0].of_user for turns in wave if turns)
             coming = [(clock + _wait(turns[0], latency), number, 0) for number, turns in enumerate(wave) if turns]
             heapq.heapify(coming)
             batch = _Batch()
@@ -124,10 +127,11 @@ class Local:
                 made, left = batch.draw(max(1, steps))
                 spent += self._seconds(made)
                 worked += spent
-                clock += spent + self.talk * len(left)
-                for number, place in left:
-                    if place + 1 < len(wave[number]):
-                        heapq.heappush(coming, (clock + _wait(wave[number][place + 1], latency), number, place + 1))
+                going_on = [(number, place + 1) for number, place in left if place + 1 < len(wave[number])]
+                asked = sum(wave[number][place].of_user for number, place in going_on)
+                clock += spent + self.talk * len(left) + self.asking * asked
+                for number, place in going_on:
+                    heapq.heappush(coming, (clock + _wait(wave[number][place], latency), number, place))
         return clock, worked
 
     def _seconds(self, made: Sequence[float]) -> float:

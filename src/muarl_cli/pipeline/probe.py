@@ -126,11 +126,11 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
     own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
-    talk = seconds_a_turn(policy, settings, episodes, said)
+    talk, asking = seconds_a_turn(policy, settings, episodes, said)
     costs = asyncio.run(_drawing(own, dtype, rows, work))
     held = _resident()
     train, memory = _training(own, settings, rows, work)
-    return Found(Rates(Local(costs, talk), train), memory, held)
+    return Found(Rates(Local(costs, talk, asking), train), memory, held)
 
 
 async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[float, ...]:
