@@ -22,7 +22,8 @@ from muarl_cli.pipeline import forecast as f
 from muarl_cli.pipeline.forecast import COMPACT_BELOW, Gathered, Rates, Served, Turn, Work, forecast, made_of
 from muarl_cli.pipeline.plan import plan, shape_of
 from muarl_cli.pipeline.probe import _fitted, _hold, teaching_share, work_of
-from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
 
 ENGINE = Served(decode_base=0.01, decode_row=0.001, prefill=1000.0)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.settings.models import MODELS, Eval, Rollout, Stage
-from muarl_cli.settings.pages import leaves
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import MODELS, Eval, Rollout
+from muarl_cli.settings.pages import flatten, leaves, page
 from muarl_cli.settings.resolve import Resolved, resolve
 from muarl_cli.settings.yamlio import load_text
 
@@ -246,3 +247,11 @@ def test_staleness_needs_servers_and_a_correction_for_older_weights() -> None:
     with pytest.raises(MuarlError, match="needs importance_cap"):
         _resolve(Stage.RL_TRAIN, "staleness=2", served)
     assert _resolve(Stage.RL_TRAIN).flat()["staleness"] == 0
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_settings_are_shown_in_the_order_of_their_page(stage: Stage) -> None:
+    resolved = resolve(stage, profile_name="tiny", overrides=["seed=7"], environ={})
+    assert list(resolved.flat()) == list(flatten(page(stage), MODELS[stage]))
+    assert list(resolved.plain()) == list(page(stage))
+    assert resolved.plain() == resolved.settings.model_dump(mode="json")
