@@ -65,6 +65,7 @@ def test_resolved_yaml_read_back_is_the_same_settings(stage: Stage, name: str, t
         ("user.modle=x", "user.model"),
         ("max_turns=3", "limits.max_turns"),
         ("user=x", "user.model"),
+        ("usr.temperature=1", "user.temperature"),
     ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest(override: str, hint: str) -> None:
@@ -255,3 +256,14 @@ def test_settings_are_shown_in_the_order_of_their_page(stage: Stage) -> None:
     assert list(resolved.flat()) == list(flatten(page(stage), MODELS[stage]))
     assert list(resolved.plain()) == list(page(stage))
     assert resolved.plain() == resolved.settings.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "meant"),
+    [(Stage.SYNTH_COLDSTART, "judge.model", "judges.models"), (Stage.EVAL, "judges.models", "judge.model")],
+)
+def test_who_scores_words_and_who_votes_on_demonstrations_are_told_apart(stage: Stage, key: str, meant: str) -> None:
+    """The names are close; whoever writes one for the other is told the right one, and not some other `.model`."""
+    with pytest.raises(MuarlError) as caught:
+        _resolve(stage, f"{key}=x")
+    assert caught.value.next_step == f"did you mean {meant}?"
