@@ -189,11 +189,13 @@ def test_steps_are_as_set_or_whole_steps_of_the_epochs(steps: int, epochs: float
     assert total_steps(settings, tasks) == wanted
 
 
-@pytest.mark.parametrize(("epochs", "tasks"), [(25.0, 31), (0.5, 32)])
-def test_epochs_without_a_whole_step_are_refused_for_they_would_never_end(epochs: float, tasks: int) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "tasks", "mend"), [(25.0, 31, "prompts_per_step=31"), (0.5, 32, "more epochs, or the number of steps")]
+)
+def test_epochs_without_a_whole_step_are_refused_for_they_would_never_end(epochs: float, tasks: int, mend: str) -> None:
     settings: Any = SimpleNamespace(steps=0, epochs=epochs, prompts_per_step=32, stop_after_seconds=0.0)
     with pytest.raises(MuarlError, match="no whole step of 32") as caught:
         total_steps(settings, tasks)
-    assert "prompts_per_step=" in caught.value.next_step
+    assert mend in caught.value.next_step
     settings.stop_after_seconds = 60.0
     assert total_steps(settings, tasks) == 0, "the clock ends it"

@@ -60,12 +60,13 @@ def total_steps(settings: RlTrain, tasks: int) -> int:
     """Optimiser steps: as set, or whole steps of the epochs (the paper's code too drops a last partial step); 0 where
     only the clock ends it. Raises `MuarlError` where the epochs hold no whole step: such a run would never end."""
     steps = settings.steps or int(settings.epochs * (tasks // settings.prompts_per_step))
+    few = tasks < settings.prompts_per_step
     if settings.epochs and not steps and not settings.stop_after_seconds:
         raise MuarlError(
             f"epochs={settings.epochs:g} of {tasks} tasks hold no whole step of {settings.prompts_per_step}",
             where="prompts_per_step",
-            next_step=f"set prompts_per_step={max(1, min(tasks, settings.prompts_per_step))} or less, more epochs,"
-            " or the number of steps",
+            next_step=(f"set prompts_per_step={tasks} or less" if few else "set more epochs")
+            + ", or the number of steps",
             code=ExitCode.CONFIG,
         )
     return steps

@@ -135,7 +135,7 @@ class RlTrain(Played, Trained):
     epochs: NotNegative
     """passes over the tasks; 0 = by steps"""
     prompts_per_step: Count
-    """tasks a step"""
+    """tasks a step; none comes twice in one"""
     group: Annotated[int, Field(ge=2)]
     """rollouts a task: what the advantage compares"""
     reward: Literal["outcome", "rubric", "gated"]
