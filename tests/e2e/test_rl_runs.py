@@ -18,7 +18,8 @@ from muarl_cli.pipeline.probe import _places, episodes_of
 from muarl_cli.pipeline.talking import seconds_a_turn
 from muarl_cli.records.checkpoint import load_latest
 from muarl_cli.records.log import iter_episodes
-from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
 
 PLANTED = ("alarm_at.window=1", "alarm_at.entropy=1.0000001")
