@@ -32,6 +32,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +230,8 @@ def against_upstream(url: str, scenario: Any, in_flight: int, repeat: int) -> di
     with upstream(url, [known[task.id] for task in tasks], in_flight) as theirs:
         for _ in range(repeat):
             for graded, first in ((True, in_flight), (False, len(tasks))):
-                mine = counted(url, lambda first=first: our_pass(url, scenario, tasks[:first], in_flight))
-                other = counted(url, lambda graded=graded, first=first: theirs.play(graded, first))
+                mine = counted(url, partial(our_pass, url, scenario, tasks[:first], in_flight))
+                other = counted(url, partial(theirs.play, graded, first))
                 assert mine.talks == other.talks, sorted(mine.talks.items() ^ other.talks.items())[:6]
                 assert not graded or mine.rewards == other.rewards, (mine.rewards, other.rewards)
                 rounds["runner" if graded else "alone"].append((mine, other))
