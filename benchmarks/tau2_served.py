@@ -14,7 +14,7 @@ policy, tools and history; `request_bytes` says how long they are), and the chec
 
 `over_runner` is our calls a second over those of its `run_tasks`, which does the same work as ours: worlds,
 conversations, rewards. `ratio` is that over its orchestrators alone, their worlds built before the clock runs and
-nothing graded, while ours does both on the clock. Medians of the pairs.
+nothing graded, while ours does both on the clock. Medians of the pairs. Neither side writes anything to disk.
 """
 
 from __future__ import annotations
