@@ -166,6 +166,10 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     if Path(settings.model).is_dir():
         here = not settings.engines
         policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, here, settings.chat)
+        if not here and parse_engines(settings.engines) is None:
+            from muarl_cli.training.lora import require_whole
+
+            require_whole(policy.folder)
         return open_policy(policy, settings, "0", folder)
     from muarl_cli.agents.openai_chat import OpenAIAgents
 
