@@ -9,7 +9,7 @@ VLLM ?= .venv-vllm
 VLLM_TESTS := tests/engines/test_vllm_real.py
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-fast test-vllm lint evidence parity bench clean
+.PHONY: setup demo test test-fast test-vllm lint evidence parity bench race clean
 
 setup: $(VENV)/.ready
 
@@ -52,7 +52,7 @@ evidence: setup
 PARITY ?= .venv-parity
 $(PARITY)/.ready: Makefile
 	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet "torch==2.13.0" trl==1.16.0 peft
+	$(PARITY)/bin/python -m pip install --quiet "torch==2.13.0" trl==1.16.0 peft aiohttp
 	$(PARITY)/bin/python -m pip install --quiet --no-deps verl==0.9.1 openrlhf==0.11.2
 	$(PARITY)/bin/python -m pip install --quiet "tensordict<=0.10.0" ray codetiming hydra-core torchdata pandas pyarrow orjson
 	@touch $@
@@ -76,6 +76,24 @@ test-vllm: setup $(VLLM)/.ready
 
 bench: setup
 	@for program in benchmarks/*.py; do echo "== $$program" >&2; $(BIN)/python $$program || exit 1; done
+
+# Rollouts against TRL's loop, in the environment of `parity`, and against TAU2's own runner, which wants Python 3.12 or
+# 3.13 and a checkout: the one that MUARL_TAU2_ROOT names, else a clone at the revision that was raced.
+TAU2 ?= .venv-tau2
+TAU2_BASE ?= python3.12
+TAU2_ROOT := $(abspath $(or $(MUARL_TAU2_ROOT),$(TAU2)/checkout))
+TAU2_REVISION := a2c024725189473d2d7cea3a5cfdbcc67478e41f
+$(TAU2)/.ready: Makefile
+	test -x $(TAU2)/bin/python || $(TAU2_BASE) -m venv $(TAU2)
+	test -d $(TAU2_ROOT) || { git clone --quiet https://github.com/sierra-research/tau2-bench $(TAU2_ROOT) \
+		&& git -C $(TAU2_ROOT) checkout --quiet $(TAU2_REVISION); }
+	$(TAU2)/bin/python -m pip install --quiet $(TAU2_ROOT)
+	@touch $@
+
+race: setup $(PARITY)/.ready $(TAU2)/.ready
+	$(BIN)/python benchmarks/rollout.py --peer $(abspath $(PARITY))/bin/python
+	MUARL_TAU2_ROOT=$(TAU2_ROOT) MUARL_TAU2_PYTHON=$(abspath $(TAU2))/bin/python \
+		$(BIN)/python benchmarks/tau2_served.py --upstream
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -178,16 +178,16 @@ async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | Non
     they belong to the event loop that opened them, and the engine may be used from another."""
     servers = []
     for wire in wires:
-        names = [name for name in await wire.models() if not name.startswith(ADAPTER)]
-        if not names:
-            raise MuarlError(
-                f"{wire.address.url} serves no model",
-                next_step="start a server with: muarl serve MODEL",
-                code=ExitCode.UNAVAILABLE,
-            )
-        admin = VllmAdmin(wire.address.url, wire.address.key)
-        servers.append(Server(wire, admin, await admin.features(), names[0]))
-        await wire.close()
+        async with wire:
+            names = [name for name in await wire.models() if not name.startswith(ADAPTER)]
+            if not names:
+                raise MuarlError(
+                    f"{wire.address.url} serves no model",
+                    next_step="start a server with: muarl serve MODEL",
+                    code=ExitCode.UNAVAILABLE,
+                )
+            admin = VllmAdmin(wire.address.url, wire.address.key)
+            servers.append(Server(wire, admin, await admin.features(), names[0]))
     return VllmServer(servers, version, exchange)
 
 

@@ -103,13 +103,12 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     options = parse_engines(settings.engines)
     if options is not None:
         return Agents("policy", fixed=policy.agent(settings, version, _vllm(policy, settings, version, out, options)))
-    from muarl_cli.engines.address import resolve_address
+    from muarl_cli.engines.address import engine_address
     from muarl_cli.engines.limiter import Limiter
     from muarl_cli.engines.vllm_server import open_servers
     from muarl_cli.engines.wire import Wire
 
-    addresses = [resolve_address(url) for url in settings.engines]
-    wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
+    wires = [Wire(engine_address(url), limiter=Limiter(settings.in_flight)) for url in settings.engines]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
     return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
 
@@ -167,6 +166,10 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     if Path(settings.model).is_dir():
         here = not settings.engines
         policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, here, settings.chat)
+        if not here and parse_engines(settings.engines) is None:
+            from muarl_cli.training.lora import require_whole
+
+            require_whole(policy.folder)
         return open_policy(policy, settings, "0", folder)
     from muarl_cli.agents.openai_chat import OpenAIAgents
 
