@@ -26,6 +26,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 T = TypeVar("T")
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """of adapters that vLLM makes room for"""
+HERE = "vLLM in this process"
 _ENVIRONMENT = {
     **ENVIRONMENT,
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is a stage's own
@@ -122,9 +123,15 @@ class VllmLocal:
 
     async def check(self, canary: Canary) -> None:
         """Compare what vLLM computes on the canary's prompt with what the trainer does."""
+        canary.compare(await self._computed(canary), HERE)
+
+    async def distances(self, canary: Canary) -> dict[str, float]:
+        """How far what vLLM computes is from the canary; by the name of this engine, as servers have addresses."""
+        return {HERE: canary.distance(await self._computed(canary))}
+
+    async def _computed(self, canary: Canary) -> list[float]:
         rows = (await self._there(self._ask(canary.ids, CANARY))).prompt_logprobs
-        served = [row[token].logprob for row, token in zip(rows[1:], canary.ids[1:], strict=True)]
-        canary.compare(served, "vLLM in this process")
+        return [row[token].logprob for row, token in zip(rows[1:], canary.ids[1:], strict=True)]
 
     def close(self) -> None:
         """End vLLM and its child process."""

@@ -148,10 +148,18 @@ class VllmServer:
 
     async def check(self, server: Server, canary: Canary) -> None:
         """Compare what a server computes on the canary's prompt with what the trainer does."""
+        canary.compare(await self._computed(server, canary), server.admin.root)
+
+    async def distances(self, canary: Canary) -> dict[str, float]:
+        """How far what each server computes is from the canary, by its address."""
+        found = await asyncio.gather(*(self._computed(server, canary) for server in self._servers))
+        return {server.admin.root: canary.distance(served) for server, served in zip(self._servers, found, strict=True)}
+
+    async def _computed(self, server: Server, canary: Canary) -> list[float]:
         reply = await server.wire.completions(
             {"model": server.model, "prompt": list(canary.ids), "return_token_ids": True, **CANARY}
         )
-        canary.compare(_prompt_logprobs(reply, canary.ids), server.admin.root)
+        return _prompt_logprobs(reply, canary.ids)
 
     async def close_connections(self) -> None:
         for server in self._servers:

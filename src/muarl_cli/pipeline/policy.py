@@ -1,7 +1,8 @@
 """The policy of a run: a model that is trained or played, and the engine that draws its turns.
 
 Invariant: what is trained and what plays are the same weights. Either the engine shares the trainer's own module, or
-every update is delivered to it and checked (`deliver`) before the next turn is drawn.
+every update is delivered to it and checked (`deliver`) before the next turn is drawn; where nothing is trained, the
+engine is asked before the first turn (`serving.py`).
 """
 
 from __future__ import annotations
@@ -170,7 +171,12 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
             from muarl_cli.training.lora import require_whole
 
             require_whole(policy.folder)
-        return open_policy(policy, settings, "0", folder)
+        agents = open_policy(policy, settings, "0", folder)
+        if not here:
+            from muarl_cli.pipeline.serving import require_served
+
+            require_served(agents, policy.folder, talk)
+        return agents
     from muarl_cli.agents.openai_chat import OpenAIAgents
 
     chat = chat_model(settings.model, settings.base_url, settings.prices, settings.max_usd, folder)

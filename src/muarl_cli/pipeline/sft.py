@@ -162,6 +162,7 @@ def _keep_base(place: Path, policy: Policy, folder: RunFolder, seed: int) -> Non
     aside = place.with_name(f".{place.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     save_model(policy.model, policy.tokenizer, aside, policy.rendering, dialect=policy.dialect)
+    _leave_canary(policy.model, aside)
     own = Lineage.make(stage=STAGE, run_id=folder.run_id, settings_hash=folder.settings_hash, seeds={"seed": seed})
     write_lineage(aside, own)
     os.replace(aside, place)
@@ -359,18 +360,31 @@ def save(own: Any, step: int, state: dict[str, Any], best: bool) -> None:
     def write_optimiser(path: Path) -> None:
         state["trainer"] = own.team("write", str(path.parent))
 
+    def write_model(folder: Path) -> None:
+        save_model(policy.model, policy.tokenizer, folder, policy.rendering, weights, policy.dialect)
+        _leave_canary(policy.model, folder)
+
     checkpoint.save(
         own.out,
         step,
-        write_model=lambda folder: save_model(
-            policy.model, policy.tokenizer, folder, policy.rendering, weights, policy.dialect
-        ),
+        write_model=write_model,
         write_tensors={shard_name(own.team.ranks): write_optimiser},
         state=state,
         lineage=own.lineage,
         keep_last=own.settings.keep,
         best=best,
     )
+
+
+def _leave_canary(model: Any, folder: Path) -> None:
+    """What the model that was just written to `folder` computes, for those who will play it on a server. Of a model
+    that is divided among processes no one holds enough to compute: the written one is loaded for that."""
+    from muarl_cli.engines.canary import canary_of, write_canary
+    from muarl_cli.training.tiny_model import load_model
+
+    dtype = dtype_of(model)
+    divided = any(hasattr(weight, "ds_id") for weight in model.parameters())
+    write_canary(folder, canary_of(load_model(folder, dtype) if divided else model, dtype))
 
 
 def dtype_of(model: Any) -> str:

@@ -14,6 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.engines.canary import NAME as CANARY
+from muarl_cli.engines.canary import canary_of, write_canary
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records.checkpoint import MANIFEST, TRAINER, resolve_model_path
 from muarl_cli.records.safetensors_file import read_header
@@ -58,6 +60,7 @@ def export_model(run: Path, out: Path, form: Form | str, warn: Callable[[str], N
             _merge(folder, aside)
         else:
             shutil.copytree(folder, aside, ignore=_NOT_OURS_TO_GIVE)
+            _add_canary(aside)
         size = _check(aside)
         os.replace(aside, out)
     finally:
@@ -80,12 +83,28 @@ def _merge(folder: Path, aside: Path) -> None:
             next_step="put the base where the adapter names it, or export with --adapter",
             code=ExitCode.MISSING_INPUT,
         )
-    dtype = "bf16" if "bfloat16" in (base / "config.json").read_text("utf-8") else "fp32"
+    dtype = _dtype_of(base)
     merged = PeftModel.from_pretrained(load_model(base, dtype), str(folder), use_safetensors=True).merge_and_unload()
     merged.save_pretrained(str(aside))
     shutil.copytree(
-        folder, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINER, MANIFEST, _ADAPTER, _WEIGHTS)
+        folder, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINER, MANIFEST, _ADAPTER, _WEIGHTS, CANARY)
     )
+    write_canary(aside, canary_of(merged, dtype))
+
+
+def _add_canary(aside: Path) -> None:
+    """Of a whole model that has none: another program's, or an older checkpoint. It takes the model in memory once."""
+    from muarl_cli.training.tiny_model import load_model
+
+    if (aside / CANARY).is_file() or not (aside / "config.json").is_file() or not any(aside.glob("*.safetensors")):
+        return  # an adapter alone is played on a base that may be another tomorrow; what is missing, `_check` names
+    dtype = _dtype_of(aside)
+    write_canary(aside, canary_of(load_model(aside, dtype), dtype))
+
+
+def _dtype_of(folder: Path) -> str:
+    """The precision that the model of a folder was written in, as `load_model` names it."""
+    return "bf16" if "bfloat16" in (folder / "config.json").read_text("utf-8") else "fp32"
 
 
 def _check(folder: Path) -> int:
