@@ -13,6 +13,7 @@ import torch
 from fakes.stages import muarl
 
 from muarl_cli.cli.app import main
+from muarl_cli.engines.canary import NAME, canary_of, read_canary, write_canary
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records import checkpoint
 from muarl_cli.records.checkpoint import resolve_model_path
@@ -101,6 +102,26 @@ def test_an_adapter_alone_is_the_adapter_and_names_its_base(adapter: tuple[Path,
     assert found["bytes"] == (adapter[0] / "adapter_model.safetensors").stat().st_size
     played = load_model(resolve_model_path(tmp_path / "out", pytest.fail), "fp32")
     torch.testing.assert_close(_logits(played), adapter[1], rtol=1e-5, atol=1e-5)
+
+
+def test_whole_models_leave_with_a_canary_and_a_merged_one_with_its_own(
+    run: Path, adapter: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """A server that is asked for the merged folder must not be compared with what was true of another form of it."""
+    trained = tmp_path / "trained"
+    shutil.copytree(adapter[0], trained)
+    write_canary(trained, canary_of(load_model(run / "checkpoints" / "step-000003", "fp32"), "fp32"))
+    for source, name in ((run, "copied"), (trained, "merged")):
+        export_model(source, tmp_path / name, Form.MERGED, pytest.fail)
+        kept = read_canary(tmp_path / name)
+        assert kept is not None and kept.dtype == "fp32"
+        assert kept.distance(canary_of(load_model(tmp_path / name, "fp32"), "fp32").logprobs) < 1e-4
+    assert (tmp_path / "merged" / NAME).read_bytes() != (trained / NAME).read_bytes()
+    assert not (run / "checkpoints" / "step-000003" / NAME).exists(), "what is exported is only read"
+    export_model(tmp_path / "merged", tmp_path / "again", Form.MERGED, pytest.fail)
+    assert (tmp_path / "again" / NAME).read_bytes() == (tmp_path / "merged" / NAME).read_bytes()
+    export_model(adapter[0], tmp_path / "alone", Form.ADAPTER, pytest.fail)
+    assert not (tmp_path / "alone" / NAME).exists(), "without its base there is nothing to compute"
 
 
 def test_servers_refuse_an_adapter_that_they_would_play_without(
