@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from fakes.stages import Place, has_checkpoint, hashes
 
+from muarl_cli.engines.canary import canary_of, read_canary
 from muarl_cli.errors import ExitCode
 from muarl_cli.records.checkpoint import load_latest
+from muarl_cli.training.tiny_model import load_model
 
 TORCHRUN = ("--launcher", "torchrun", "--processes", "2")
 DEEPSPEED = ("--launcher", "deepspeed", "--processes", "2")
@@ -118,6 +120,11 @@ def test_fine_tuning_on_two_processes_goes_as_on_one(learned: Place, tmp_path: P
     for name, more in (("one", ()), ("two", (*TORCHRUN, "shards.zero=3"))):
         place.muarl(*words, "--out", f"runs/{name}", *more)
     assert _same(_metrics(place, "two"), _metrics(place, "one"))
+    newest = load_latest(place.folder("two"), lambda line: None)
+    assert newest is not None
+    kept = read_canary(newest.folder)
+    assert kept is not None, "of a model that no process holds whole"
+    assert kept.distance(canary_of(load_model(newest.folder, "fp32"), "fp32").logprobs) < 1e-3
 
 
 @pytest.mark.slow

@@ -24,8 +24,12 @@ def test_rl_draws_from_a_server_that_gets_every_new_weight(tmp_path: Path) -> No
     with VllmLikeServer(load_model(start, "fp32")) as server:
         words = [*place.command("rl-train")[1:], "--engine", server.url]
         place.muarl(*words, "--tasks", ",".join(refusals()))
-        rolled = [*place.command("rollout")[1:-1], "runs/served", "--model", "runs/rl-train", "--engine", server.url]
-        place.muarl(*rolled)
+        rolled = [*place.command("rollout")[1:-1], "runs/served", "--engine", server.url, "--model"]
+        said = place.muarl(*rolled, "runs/rl-train").stderr
+        # What the training run left in the server is not what the server was started with.
+        stale = place.muarl(*rolled, "runs/sft", "--out", "runs/stale", "--max-tasks", "1").stderr
+    assert "answers as runs/rl-train/checkpoints/step-000003 does" in said and "warning: " not in said
+    assert "warning: " in stale and "or serves other weights" in stale
     metrics = [json.loads(line) for line in (place.folder("rl-train") / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == 3
     updated = [row for row in metrics if row["agent_tokens"]]

@@ -68,7 +68,7 @@ def test_the_model_that_is_named_is_played_and_the_line_says_how_near_it_is(
     assert play("rollout", folder, tmp_path / "out", *both) == ExitCode.OK
     said = capfd.readouterr().err
     for server in both:
-        assert f"{server.url.removesuffix('/v1')} serves {folder}: " in said and "off by 0.0000" in said
+        assert f"{server.url.removesuffix('/v1')} answers as {folder} does: " in said and "off by 0.0000" in said
     assert "warning" not in said and len(list(iter_episodes(tmp_path / "out"))) == 1
 
 
@@ -128,7 +128,7 @@ def test_in_this_process_there_is_nothing_to_ask(
 ) -> None:
     assert play("rollout", folder, tmp_path / "out") == ExitCode.OK
     said = capfd.readouterr().err
-    assert "serves" not in said and "not checked" not in said
+    assert "answers as" not in said and "not checked" not in said
 
 
 def test_every_model_that_sft_leaves_has_the_canary_of_what_can_be_loaded_from_it(
@@ -149,4 +149,4 @@ def test_every_model_that_sft_leaves_has_the_canary_of_what_can_be_loaded_from_i
         assert kept.distance(canary_of(load_model(place, "fp32"), "fp32").logprobs) < 1e-4
     server = serve(load_model(left[-1], "fp32"))
     assert play("rollout", out, tmp_path / "played", server) == ExitCode.OK
-    assert f"serves {left[-1]}: " in capfd.readouterr().err
+    assert f"answers as {left[-1]} does: " in capfd.readouterr().err

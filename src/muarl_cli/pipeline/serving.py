@@ -60,15 +60,15 @@ def _judge(canary: Canary, away: float, where: str, folder: Path, talk: Talker) 
         raise MuarlError(
             f"the engine does not compute with the weights of {folder}",
             where=where,
-            why=f"{off}, and no precision is by more than {LOOSEST:g}",
+            why=f"{off}, where at most {LOOSEST:g} could be rounding in bf16",
             next_step=f"start it anew with `muarl serve {folder}` (a server that a training run used keeps that run's "
             "last weights), or name the model that it serves",
             code=ExitCode.UNAVAILABLE,
         )
     if away > canary.tolerance:
         talk.warn(
-            f"{where}: {off} from those of {folder}, where {canary.tolerance:g} is rounding in {canary.dtype}: it "
-            "serves it in another precision, or serves other weights"
+            f"{where}: {off} from those of {folder}, where up to {canary.tolerance:g} is rounding in {canary.dtype}: "
+            "it serves the model in another precision, or serves other weights"
         )
     else:
-        talk.say(f"{where} serves {folder}: {off}")
+        talk.say(f"{where} answers as {folder} does: {off} (up to {canary.tolerance:g} is rounding in {canary.dtype})")
