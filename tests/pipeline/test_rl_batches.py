@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.protocols import Owner, TokenRow
+from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline.play import job
-from muarl_cli.pipeline.rl_batches import TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_batches import EachOnce, TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rl_train import total_steps
 
 CHOICES = {"reward": "outcome", "credit": "episode"}
@@ -76,7 +77,7 @@ def _collect(
     def make(scenario: Any, task: Any, slot: int) -> Any:
         return job("run", "rl-train", 1, scenario, task, slot, 1)
 
-    return asyncio.run(collect(settings, player, TaskStream(_tasks(len(rewards)), 1), make)), player
+    return asyncio.run(collect(settings, player, EachOnce(TaskStream(_tasks(len(rewards)), 1)), make)), player
 
 
 def test_a_faulty_rollout_leaves_the_groups_baseline_and_the_loss() -> None:
@@ -148,6 +149,27 @@ def test_no_more_is_played_than_a_full_step_needs() -> None:
     assert len(batch.kept) == 3 and player.played == 6
 
 
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 9), st.integers(0, 30))
+def test_no_task_comes_twice_in_a_step_even_where_an_epoch_ends_in_it(
+    tasks: int, prompts: int, seed: int, at: int
+) -> None:
+    """The second group of a task would be the episodes of the first, under their ids, trained twice."""
+    stream = TaskStream(_tasks(tasks), seed, at)
+    step = EachOnce(stream)
+    rounds = [step.next(prompts) for _ in range(3)]
+    drawn = [task.id for found in rounds for _, task in found]
+    assert len(drawn) == len(set(drawn)) == min(tasks, 3 * prompts)
+    expected = dict.fromkeys(t.id for _, t in TaskStream(_tasks(tasks), seed, at).next(stream.at - at))
+    assert drawn == list(expected), "in the order of the stream, and nothing of it lost for the next step"
+
+
+def test_a_step_with_fewer_tasks_than_groups_holds_each_of_them_once() -> None:
+    decided: dict[str, list[float | None]] = {"0": [1.0, 1.0], "1": [1.0, 0.0]}
+    batch, player = _collect(decided, prompts=5, refills=3)
+    assert (len(batch.groups), len(batch.kept), player.played) == (2, 1, 4)
+    assert len(set(player.ids)) == 4
+
+
 def test_a_group_of_mostly_faults_is_dropped_for_that_reason() -> None:
     batch, _ = _collect({"0": [1.0, None, None, None]}, prompts=1, refills=0)
     assert not batch.kept and batch.dropped == {"too_few_valid": 1}
@@ -159,3 +181,10 @@ def test_a_group_of_mostly_faults_is_dropped_for_that_reason() -> None:
 def test_steps_are_as_set_or_whole_steps_of_the_epochs(steps: int, epochs: float, tasks: int, wanted: int) -> None:
     settings: Any = SimpleNamespace(steps=steps, epochs=epochs, prompts_per_step=32)
     assert total_steps(settings, tasks) == wanted
+
+
+def test_epochs_without_a_whole_step_are_refused_and_do_not_run_for_ever() -> None:
+    settings: Any = SimpleNamespace(steps=0, epochs=1.0, prompts_per_step=32)
+    with pytest.raises(MuarlError, match="not one step of 32 tasks") as caught:
+        total_steps(settings, 31)
+    assert "prompts_per_step to 31" in caught.value.next_step

@@ -46,6 +46,25 @@ class TaskStream:
         return self.tasks[order[place]]
 
 
+class EachOnce:
+    """The tasks of one step as the stream has them, each at most once: two groups of one task would hold the very same
+    episodes, under the same ids. Where an epoch ends within the step, a task that comes again is passed over."""
+
+    def __init__(self, stream: TaskStream) -> None:
+        self._stream, self._drawn = stream, set[str]()
+        self._known = len({task.task_hash for _, task in stream.tasks})
+
+    def next(self, count: int) -> list[tuple[Scenario, Task]]:
+        """The next `count`, or as many as are left."""
+        found: list[tuple[Scenario, Task]] = []
+        while len(found) < count and len(self._drawn) < self._known:
+            for scenario, task in self._stream.next(1):
+                if task.task_hash not in self._drawn:
+                    self._drawn.add(task.task_hash)
+                    found.append((scenario, task))
+        return found
+
+
 class StepTasks:
     """The tasks of one step where several steps are under way: its own part of the stream, taken at once, and then
     replacements that the step's number draws. No task comes twice in a step, for its episodes would be the same ones.
@@ -100,7 +119,7 @@ class Batch:
 
 
 async def collect(
-    settings: RlTrain, player: Plays, stream: TaskStream | StepTasks, make_job: Callable[[Scenario, Task, int], Job]
+    settings: RlTrain, player: Plays, tasks: EachOnce | StepTasks, make_job: Callable[[Scenario, Task, int], Job]
 ) -> Batch:
     """Hold the conversations of a step. `make_job(scenario, task, slot)` names one."""
     from muarl_cli.training.advantages import Method, group_advantages
@@ -108,9 +127,9 @@ async def collect(
     batch = Batch()
     for _ in range(1 + settings.refill_rounds):
         missing = settings.prompts_per_step - len(batch.kept)
-        if not missing:
+        drawn = tasks.next(missing)
+        if not drawn:
             break
-        drawn = stream.next(missing)
         jobs = [make_job(scenario, task, slot) for scenario, task in drawn for slot in range(settings.group)]
         episodes, replaced = await run_again(player, jobs, settings.retry_faults)
         batch.episodes += len(jobs) + len(replaced)

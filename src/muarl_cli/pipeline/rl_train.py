@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.scheduler import Places
+from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.lookahead import Lookahead
 from muarl_cli.pipeline.parties import Agents, Talker, Users
 from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.policy import Policy, deliver, load_policy, open_policy
-from muarl_cli.pipeline.rl_batches import Batch, StepTasks, TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_batches import Batch, EachOnce, StepTasks, TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rl_metrics import behaviour_metrics, staleness_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
@@ -54,8 +55,17 @@ def plan(settings: RlTrain) -> dict[str, Any]:
 
 def total_steps(settings: RlTrain, tasks: int) -> int:
     """Optimiser steps: as set, or whole steps of the epochs (the paper's code too drops a last partial step); 0 where
-    only the clock ends it."""
-    return settings.steps or int(settings.epochs * (tasks // settings.prompts_per_step))
+    only the clock ends it. Raises `MuarlError` where the epochs hold no whole step."""
+    steps = settings.steps or int(settings.epochs * (tasks // settings.prompts_per_step))
+    if not steps and settings.epochs:
+        raise MuarlError(
+            f"epochs={settings.epochs:g} over {tasks} tasks is not one step of {settings.prompts_per_step} tasks",
+            where="epochs, prompts_per_step",
+            why="a step that is not full is left out, so that training would have none and never end",
+            next_step=f"set prompts_per_step to {tasks} or less, name more tasks, or say how many steps=N",
+            code=ExitCode.CONFIG,
+        )
+    return steps
 
 
 def run(settings: RlTrain, out: Path, talk: Talker) -> dict[str, Any]:
@@ -168,7 +178,9 @@ def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, r
     model = model_on(ranks, own, folder, dtype, settings)
     apart = settings.kl_coef > 0 and not hasattr(model, "disable_adapter")
     base = load_model(Path(reference), dtype) if apart else None
-    return GrpoTrainer(model, spec, base, not settings.engines, optimiser_of(settings, ranks))
+    # Only then were the tokens drawn with the log-probabilities that the trainer finds; top-p moves the drawn ones.
+    sampled_is_old = not settings.engines and settings.top_p == 1
+    return GrpoTrainer(model, spec, base, sampled_is_old, optimiser_of(settings, ranks))
 
 
 async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
@@ -198,7 +210,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     """where the stream stands after a step's own tasks: what its checkpoint goes on from"""
 
     def hold(step: int) -> Coroutine[Any, Any, Batch]:
-        tasks = StepTasks(stream, settings.prompts_per_step, step) if bound else stream
+        tasks = StepTasks(stream, settings.prompts_per_step, step) if bound else EachOnce(stream)
         ends[step] = stream.at
         return collect(settings, player, tasks, partial(_job, own, step))
 
