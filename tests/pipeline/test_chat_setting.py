@@ -56,6 +56,8 @@ def test_a_conversation_ends_where_the_model_can_hold_no_more_whatever_the_setti
         policy = load_policy(str(folder), "auto", "float32", Quiet(), weights=weights)
         engine = None if weights else object()
         assert policy.agent(settings, "0", engine).max_context == min(limit, SPEC.max_length)
+    smaller: Any = SimpleNamespace(context=200)  # a server that was started with less room
+    assert policy.agent(settings, "0", smaller).max_context == 200
 
 
 @pytest.mark.parametrize("dialect", ["nonthinking", "thinking"])

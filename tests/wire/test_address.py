@@ -25,7 +25,14 @@ def test_plain_http_is_fine_on_this_machine_and_costs_nothing(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://llm.example.org/v1", "http://10.0.0.7:8000/v1", "http://localhost.example.org", "http://0.0.0.0:80"]
+    "url",
+    [
+        "http://llm.example.org/v1",
+        "http://10.0.0.7:8000/v1",
+        "http://localhost.example.org",
+        "http://0.0.0.0:80",
+        "http://127.example.org",
+    ],
 )
 def test_plain_http_to_another_machine_is_refused(url: str) -> None:
     with pytest.raises(MuarlError, match="TLS"):
@@ -38,6 +45,14 @@ def test_other_addresses_are_refused_without_repeating_them(url: str) -> None:
         resolve_address(url, {"OPENAI_API_KEY": "k"})
     assert refused.value.code is ExitCode.CONFIG
     assert "secret" not in str(refused.value)
+
+
+def test_a_server_of_ones_own_needs_no_spend_cap_wherever_it_is() -> None:
+    address = resolve_address("https://gpu7.example.org:8000/v1", {"OPENAI_API_KEY": "k"}, flag="--engine", own=True)
+    assert not address.paid and Wire(address).ledger is None
+    with pytest.raises(MuarlError, match="TLS") as refused:
+        resolve_address("http://gpu7.example.org:8000/v1", {"OPENAI_API_KEY": "k"}, flag="--engine", own=True)
+    assert refused.value.where == "--engine"
 
 
 def test_a_missing_key_is_named_by_its_variable() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from muarl_cli.errors import ExitCode, MuarlError
@@ -15,7 +16,6 @@ from muarl_cli.errors import ExitCode, MuarlError
 VENDOR = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Address:
     """base URL without a trailing slash"""
     key: str = field(repr=False)
     loopback: bool
+    own: bool = False
+    """a server of the user's own, on whatever machine"""
 
     @property
     def paid(self) -> bool:
-        """Whether calls are taken to cost money: everywhere but on this machine."""
-        return not self.loopback
+        """Whether calls are taken to cost money: everywhere but on this machine and on one's own servers."""
+        return not (self.loopback or self.own)
 
     @property
     def vendor(self) -> bool:
@@ -38,19 +40,23 @@ class Address:
 
 
 def resolve_address(
-    base_url: str, environment: Mapping[str, str] | None = None, key_variable: str = KEY_VARIABLE
+    base_url: str,
+    environment: Mapping[str, str] | None = None,
+    key_variable: str = KEY_VARIABLE,
+    flag: str = "--base-url",
+    own: bool = False,
 ) -> Address:
-    """The address of a model: `base_url` if given, else OPENAI_BASE_URL, else the vendor's. Keys come from the
-    environment only. Raises `MuarlError` for an address that is not safe or needs a key that is not there."""
+    """The address of a model: `base_url` if given (by `flag`), else OPENAI_BASE_URL, else the vendor's. Keys come from
+    the environment only. `own`: who calls there pays for no calls. Raises `MuarlError` for an address that is not safe or needs a key that is not there."""
     env = os.environ if environment is None else environment
     url = (base_url or env.get(URL_VARIABLE, "") or VENDOR).strip().rstrip("/")
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
-    loopback = host in _LOOPBACK or host.startswith("127.")
+    loopback = _is_loopback(host)
     if parts.scheme not in ("http", "https") or not host or parts.username or parts.password or parts.query:
         raise MuarlError(
             "this is no usable base URL",
-            where="--base-url" if base_url else URL_VARIABLE,
+            where=flag if base_url else URL_VARIABLE,
             why="it must be http(s)://host[:port]/path, without a user name, password or query",
             next_step="for example http://127.0.0.1:8000/v1",
             code=ExitCode.CONFIG,
@@ -58,7 +64,7 @@ def resolve_address(
     if parts.scheme == "http" and not loopback:
         raise MuarlError(
             f"refusing to talk to {host} without TLS",
-            where="--base-url" if base_url else URL_VARIABLE,
+            where=flag if base_url else URL_VARIABLE,
             why="plain http would show the key and every conversation to the network",
             next_step="use https://, or a tunnel to an address on 127.0.0.1",
             code=ExitCode.CONFIG,
@@ -68,7 +74,15 @@ def resolve_address(
         raise MuarlError(
             f"no key for {host}",
             why=f"{key_variable} is not set",
-            next_step=f"export {key_variable}=..., or give --base-url of a local server",
+            next_step=f"export {key_variable}=..., or give {flag} of a local server",
             code=ExitCode.AUTH,
         )
-    return Address(url, key or "none", loopback)
+    return Address(url, key or "none", loopback, own)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether calls stay on this machine; 127.example.org is a name like any other."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -107,7 +107,7 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     from muarl_cli.engines.vllm_server import open_servers
     from muarl_cli.engines.wire import Wire
 
-    addresses = [resolve_address(url) for url in settings.engines]
+    addresses = [resolve_address(url, flag="--engine", own=True) for url in settings.engines]
     wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
     return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))

@@ -224,7 +224,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         with talk.progress(steps, "steps") as bar:
             bar.watch(player.meter.figures)
             bar.advance(trainer.step)
-            clock = _Clock(places)
+            clock, away = _Clock(places), set[str]()
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
                 step = trainer.step + 1
                 t0, drawn_before = time.monotonic(), own.agents.seconds_drawing
@@ -241,6 +241,9 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 if own.trained is not policy.model:
                     policy.model.load_state_dict(await apart(team, "weights"), strict=False)
                 await deliver(own.agents, policy, str(step))
+                for server in set(own.agents.unreachable) - away:
+                    talk.warn(f"{server} does not answer: the others go on; it is asked again after each step")
+                away = set(own.agents.unreachable)
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 if bound:
                     row |= staleness_metrics(batch, step - 1) | clock.shares(t1 - t0)
