@@ -21,8 +21,8 @@ from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.canary import canary_of
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.engines.protocol import Engine, Sampling
-from muarl_cli.engines.vllm_server import VllmServer, open_servers
 from muarl_cli.engines.refusals import ContextOverflow
+from muarl_cli.engines.vllm_server import VllmServer, open_servers
 from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.errors import MuarlError
 

@@ -46,8 +46,11 @@ def resolve_address(
     flag: str = "--base-url",
     own: bool = False,
 ) -> Address:
-    """The address of a model: `base_url` if given (by `flag`), else OPENAI_BASE_URL, else the vendor's. Keys come from
-    the environment only. `own`: who calls there pays for no calls. Raises `MuarlError` for an address that is not safe or needs a key that is not there."""
+    """The address of a model: `base_url` if given (by `flag`), else OPENAI_BASE_URL, else the vendor's.
+
+    Keys come from the environment only. `own`: who calls there pays for no calls. Raises `MuarlError` for an address
+    that is not safe or needs a key that is not there.
+    """
     env = os.environ if environment is None else environment
     url = (base_url or env.get(URL_VARIABLE, "") or VENDOR).strip().rstrip("/")
     parts = urlsplit(url)
