@@ -4,8 +4,7 @@ A criterion is a checkable statement about the calls, the messages or the end st
 `extra["criteria"]`; otherwise they follow from its gold: each gold write took effect, what must be said was said, it
 was handed over if and only if it had to be, and nothing else was changed. Each weighs the same, and the reward is the
 share that holds. Invariants: an invalid episode has no reward (None, never 0); one that ended at a limit of the agent
-has 0; the rewards of an episode's turns add up
-to its reward.
+has 0; the rewards of an episode's turns add up to its reward.
 
     criteria:
       - {call: cancel_order, arguments: {order_id: "48213"}}   # took effect, with at least these arguments
@@ -57,7 +56,7 @@ class Judged:
 
 
 def reward_of(kind: Reward | str, episode: Episode, scenario: Scenario, task: Task) -> float | None:
-    """The reward of an episode; None where it is invalid, 0 where the agent ran into a limit, whatever it did before."""
+    """The reward of an episode; None where it is invalid, 0 where the agent ran into a limit."""
     if not episode.valid:
         return None
     if not episode.end.reason.graded:
