@@ -46,27 +46,11 @@ def with_lora(model: Any, spec: LoraSpec, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))
         # Adapters keep the number type of the base; the fp32 masters are the optimiser's.
-        try:
-            adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-        except ValueError as error:  # a layer that cannot have an adapter
-            raise _unfit(model, spec.targets, str(error)) from error
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
     base = getattr(model, "name_or_path", "")
     if base and Path(base).is_dir():  # a saved adapter must find its base from any working directory
         config.base_model_name_or_path = str(Path(base).resolve())
     return adapted.eval()
-
-
-def _unfit(model: Any, targets: str, why: str) -> MuarlError:
-    from torch.nn import Linear
-
-    linear = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)})
-    return MuarlError(
-        f"no adapter can be put on {targets!r}",
-        where="lora.targets",
-        why=why,
-        next_step=f"all-linear, or some of {', '.join(linear)}",
-        code=ExitCode.CONFIG,
-    )
 
 
 def load_lora(base: Any, folder: Path) -> Any:
