@@ -33,11 +33,15 @@ def with_lora(model: Any, spec: LoraSpec, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     names = [name.strip() for name in spec.targets.split(",") if name.strip()]
-    known = [f".{name}" for name, _ in model.named_modules()]
+    known = [f".{name}" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     unknown = [name for name in names if name != "all-linear" and not any(k.endswith(f".{name}") for k in known)]
     if unknown or not names:  # PEFT passes over a name that fits nothing, as long as another one does
-        raise _unfit(
-            model, spec.targets, f"the model has no module {', '.join(unknown)}" if unknown else "none is named"
+        raise MuarlError(
+            f"no adapter can be put on {spec.targets!r}",
+            where="lora.targets",
+            why=f"the model has no linear layer {', '.join(unknown)}" if unknown else "none is named",
+            next_step=f"all-linear, or some of {', '.join(sorted({name.rpartition('.')[2] for name in known}))}",
+            code=ExitCode.CONFIG,
         )
     targets: Any = "all-linear" if names == ["all-linear"] else names
     config = LoraConfig(
