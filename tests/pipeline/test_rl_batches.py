@@ -149,6 +149,17 @@ def test_no_more_is_played_than_a_full_step_needs() -> None:
     assert len(batch.kept) == 3 and player.played == 6
 
 
+def test_with_credit_by_turn_an_agent_that_never_moved_is_compared_with_and_teaches_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the first message of the user fills the context."""
+    turns = iter([(), (0.25, 0.5)])
+    monkeypatch.setattr("muarl_cli.pipeline.rl_batches.turn_rewards", lambda *_: next(turns))
+    monkeypatch.setitem(CHOICES, "credit", "turn")
+    batch, _ = _collect({"0": [0.0, 0.75]}, prompts=1, refills=0)
+    assert batch.kept[0].advantages == [0.0, pytest.approx((0.375, 0.25))]
+
+
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 9), st.integers(0, 30))
 def test_no_task_comes_twice_in_a_step_even_where_an_epoch_ends_in_it(
     tasks: int, prompts: int, seed: int, at: int

@@ -27,8 +27,8 @@ class LoraSpec:
 
 
 def with_lora(model: Any, spec: LoraSpec, seed: int) -> Any:
-    """The model with a fresh adapter, alone trainable; `seed` decides its first matrices. Raises `MuarlError` for targets
-    that the model does not have."""
+    """The model with a fresh adapter, alone trainable; `seed` decides its first matrices. Raises `MuarlError` for
+    targets that the model does not have."""
     import torch
     from peft import LoraConfig, get_peft_model
 
