@@ -22,6 +22,7 @@ from muarl_cli.engines.canary import canary_of
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.engines.protocol import Engine, Sampling
 from muarl_cli.engines.refusals import ContextOverflow
+from muarl_cli.engines.vllm_admin import Unanswered
 from muarl_cli.engines.vllm_server import VllmServer, open_servers
 from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.errors import MuarlError
@@ -273,6 +274,52 @@ def test_a_server_that_died_misses_updates_and_is_back_with_the_next_one_after_i
                 with pytest.raises(MuarlError, match="no server took the new weights") as caught:
                     await update(engine, 1)
                 assert "resumes" in caught.value.next_step
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+def test_no_turn_begins_before_its_server_was_checked_and_none_counts_that_a_lost_server_drew() -> None:
+    """Two servers, one of which cannot be told of the new weights. One turn was under way there, another one was about
+    to begin: the other server draws both, with the new weights."""
+    old, new = make_model(0), make_model(1)
+    with VllmLikeServer(make_model(0)) as first, VllmLikeServer(make_model(0)) as second:
+
+        async def everything() -> None:
+            engine = await connect(first, second)
+            kept, lost = engine._servers
+            tell, told, told_all = kept.admin.load_weights, asyncio.Event(), asyncio.Event()
+
+            async def late(*what: Any) -> None:
+                await told.wait()
+                await tell(*what)
+
+            async def in_vain(*what: Any) -> None:
+                told_all.set()
+                await told.wait()
+                raise Unanswered("the line is cut")
+
+            kept.admin.load_weights, lost.admin.load_weights = late, in_vain  # type: ignore[method-assign]
+            for number in range(2):  # conversations a and c are the first server's, b and d the second's
+                for name in ("a", "b", "c", "d"):
+                    await engine.generate(contract.prompt(number, 8), _greedy(), name)
+            await lost.admin._call("POST", "/pause")
+            asked = contract.prompt(7, 12)
+            under_way = asyncio.create_task(engine.generate(asked, _greedy(), "b"))
+            await asyncio.sleep(0.1)
+            canary = canary_of(new, "fp32")
+            update = asyncio.create_task(engine.share(new.save_pretrained, "1", canary, False))
+            await told_all.wait()
+            begun = first.completions, second.completions
+            about_to = [asyncio.create_task(engine.generate(asked, _greedy(), name)) for name in ("a", "d")]
+            await asyncio.sleep(0.1)
+            assert (first.completions, second.completions) == begun, "a turn began while weights were on their way"
+            told.set()
+            await update
+            await lost.admin._call("POST", "/resume")
+            for found in await asyncio.gather(under_way, *about_to):
+                assert _likeliest(new, asked, found) and not _likeliest(old, asked, found)
+            assert second.completions == begun[1] and engine.moved == 2
             await engine.close_connections()
 
         asyncio.run(everything())
