@@ -3,15 +3,23 @@ artifacts; and the clock."""
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from fakes.stages import PROFILE, Place, hashes
 
+from muarl_cli.cli.console import Talk
 from muarl_cli.errors import ExitCode
+from muarl_cli.pipeline.policy import load_policy
+from muarl_cli.pipeline.probe import _places, episodes_of
+from muarl_cli.pipeline.talking import seconds_a_turn
 from muarl_cli.records.checkpoint import load_latest
 from muarl_cli.records.log import iter_episodes
+from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.resolve import resolve
 
 PLANTED = ("alarm_at.window=1", "alarm_at.entropy=1.0000001")
 """bounds that the second step with an update crosses: its entropy is never quite that of the first"""
@@ -42,6 +50,22 @@ def test_a_step_is_forecast_from_the_conversations_of_a_run(boxed: Place) -> Non
     assert found["episodes"] == 4 and found["tokens"] == pytest.approx(4 * rows[0]["tokens_per_episode"], rel=0.01)
     assert found["step_seconds"] == pytest.approx(found["rollout_seconds"] + found["update_seconds"], abs=0.011)
     assert found["rollout_seconds"] > 0 and found["memory_gb_per_device"]["training"] > 0.1
+
+
+@pytest.mark.slow
+def test_a_served_users_client_is_timed_without_asking_that_user(boxed: Place) -> None:
+    """Nobody listens at its address; what is left over afterwards is no thread."""
+    served = ("user.backend=llm", "user.model=gpt-4o", "user.base_url=http://127.0.0.1:9/v1")
+    episodes = [episode for episode in episodes_of(boxed.folder("boxed")) if episode.rows]
+    turns = [[row.ids[begin:end] for begin, end in _places(row)] for row in (e.rows[0] for e in episodes)]
+    before = threading.active_count()
+    for words, asks in (((), False), (served, True)):
+        settings = resolve(Stage.RL_TRAIN, overrides=words, profile_name=str(PROFILE), environ={}).settings
+        assert isinstance(settings, RlTrain)
+        policy = load_policy(str(boxed.folder("sft")), settings.rendering, settings.dtype, Talk(err=io.StringIO()))
+        talk, asking = seconds_a_turn(policy, settings, episodes, turns)
+        assert talk > 0 and (asking > 0) is asks
+    assert threading.active_count() == before
 
 
 @pytest.mark.slow

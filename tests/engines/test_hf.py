@@ -143,13 +143,84 @@ def test_what_a_row_draws_does_not_depend_on_who_else_is_in_the_batch() -> None:
     assert [[g.ids for g in s] for s in together] == [[g.ids for g in s] for s in small]
 
 
-def test_the_same_conversations_draw_the_same_bits_twice_in_one_batch_a_turn() -> None:
+def test_the_same_conversations_draw_the_same_bits_twice() -> None:
     model = make_model()
     engines = [HFEngine(model, "fp32") for _ in range(2)]
     first, second = (converse(engine, sessions=8, turns=3) for engine in engines)
     assert first == second
     assert engines[0].stats == engines[1].stats
-    assert engines[0].stats["batches"] == 3
+    assert engines[0].stats["rows"] == 24
+
+
+def test_sessions_whose_turns_end_together_are_fed_together() -> None:
+    engine = HFEngine(make_model(), "fp32")
+
+    async def one(number: int) -> None:
+        ids = prompt(number, 10 + number)
+        for turn in range(3):
+            drawn = await engine.generate(ids, Sampling(1.0, 1.0, 9, (), turn), f"{number}")
+            ids += drawn.ids + prompt(turn, 2)
+
+    async def everyone() -> None:
+        await asyncio.gather(*(one(number) for number in range(8)))
+
+    asyncio.run(everyone())
+    assert engine.stats["joins"] == 3
+
+
+def test_a_turn_that_is_over_is_answered_and_its_session_comes_back_while_a_longer_one_goes_on() -> None:
+    """The newcomer needs more room than there is, so the running row moves to a larger cache."""
+    engine = HFEngine(make_model(), "fp32")
+    order: list[str] = []
+
+    async def turn(name: str, ids: tuple[int, ...], tokens: int) -> Generation:
+        drawn = await engine.generate(ids, Sampling(1.0, 1.0, tokens, (), 1), name)
+        order.append(name)
+        return drawn
+
+    async def short() -> None:
+        first = await turn("short", prompt(1, 20), 5)
+        ids = prompt(1, 20) + first.ids + prompt(2, 300)
+        assert_equal_to_model(engine.model, ids, await turn("short", ids, 6))
+
+    async def main() -> Generation:
+        return (await asyncio.gather(turn("long", prompt(3, 5), 60), short()))[0]
+
+    assert_equal_to_model(engine.model, prompt(3, 5), asyncio.run(main()))
+    assert order == ["short", "short", "long"]
+    assert engine.stats["joins"] == 2
+
+
+def test_who_comes_late_joins_those_who_draw() -> None:
+    engine = HFEngine(make_model(), "fp32")
+
+    async def main() -> tuple[Generation, Generation]:
+        early = asyncio.create_task(engine.generate(prompt(1, 5), Sampling(1.0, 1.0, 450, (), 0), "a"))
+        while not engine.stats["rows"]:
+            await asyncio.sleep(0.001)
+        late = await engine.generate(prompt(2, 7), Sampling(1.0, 1.0, 3, (), 0), "b")
+        return late, await early
+
+    late, early = asyncio.run(main())
+    assert_equal_to_model(engine.model, prompt(2, 7), late)
+    assert_equal_to_model(engine.model, prompt(1, 5), early)
+    assert len(early.ids) == 450 and engine.stats["joins"] == 2
+
+
+def test_rows_with_other_stop_tokens_and_another_nucleus_share_a_batch_and_draw_as_if_alone() -> None:
+    model = make_model()
+    kinds = [(1.0, ()), (0.5, (3, 4, 5, 6)), (0.9, tuple(range(7, 60))), (1.0, (8,))]
+    requests = [
+        (prompt(n, 10 + n), Sampling(1.0, top_p, 12 + 3 * n, stops, n), f"s{n}")
+        for n, (top_p, stops) in enumerate(kinds)
+    ]
+    engine = HFEngine(model, "fp32")
+    together = ask(engine, *requests)
+    assert engine.stats["joins"] == 1
+    for request, drawn in zip(requests, together, strict=True):
+        (alone,) = ask(HFEngine(model, "fp32"), request)
+        assert alone.ids == drawn.ids and alone.finish is drawn.finish
+        assert torch.allclose(torch.tensor(alone.logprobs), torch.tensor(drawn.logprobs), atol=2e-5)
 
 
 def test_prompts_that_begin_alike_are_prefilled_once() -> None:
@@ -215,7 +286,7 @@ def test_greedy_and_sampled_rows_share_a_batch() -> None:
     greedy, sampled = ask(
         engine, (given_ids, sampling(temperature=0.0), "a"), (given_ids, sampling(5, temperature=1.5), "b")
     )
-    assert engine.stats["batches"] == 1
+    assert engine.stats["joins"] == 1
     assert_equal_to_model(model, given_ids, greedy)
     assert_equal_to_model(model, given_ids, sampled, 1.5)
 

@@ -36,7 +36,7 @@ def test_draws_follow_the_distribution(vocab: int, temperature: float) -> None:
     logits[-7:] = torch.randn(7, generator=generator)
     rows = 20_000
     ids, logprobs = draw(
-        logits.expand(rows, vocab), torch.full((rows,), temperature), 1.0, uniforms(range(rows), 1)[:, 0]
+        logits.expand(rows, vocab), torch.full((rows,), temperature), torch.ones(rows), uniforms(range(rows), 1)[:, 0]
     )
     expected = torch.softmax(logits / temperature, -1)
     found = torch.bincount(ids, minlength=vocab) / rows
@@ -47,7 +47,9 @@ def test_draws_follow_the_distribution(vocab: int, temperature: float) -> None:
 def test_top_p_keeps_the_smallest_set_that_holds_the_mass_and_renormalises() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     rows = 2000
-    ids, logprobs = draw(probabilities.log().expand(rows, 4), torch.ones(rows), 0.7, uniforms(range(rows), 1)[:, 0])
+    ids, logprobs = draw(
+        probabilities.log().expand(rows, 4), torch.ones(rows), torch.full((rows,), 0.7), uniforms(range(rows), 1)[:, 0]
+    )
     assert set(ids.tolist()) == {0, 1}
     assert torch.allclose(logprobs.exp(), torch.tensor([0.625, 0.375])[ids], atol=1e-5)
 
@@ -56,18 +58,18 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass_and_renormalises() -> 
 def test_an_impossible_token_is_never_drawn(chance: float, possible: int) -> None:
     logits = torch.full((1, 6), float("-inf"))
     logits[0, possible] = 1.0
-    ids, logprobs = draw(logits, torch.ones(1), 1.0, torch.tensor([chance], dtype=torch.float64))
+    ids, logprobs = draw(logits, torch.ones(1), torch.ones(1), torch.tensor([chance], dtype=torch.float64))
     assert ids.tolist() == [possible] and logprobs.tolist() == [0.0]
 
 
 def test_the_largest_number_below_one_still_names_a_token() -> None:
     logits = torch.randn(50, 333, generator=torch.Generator().manual_seed(1))
-    ids, logprobs = draw(logits, torch.ones(50), 1.0, torch.full((50,), 1 - 2.0**-53, dtype=torch.float64))
+    ids, logprobs = draw(logits, torch.ones(50), torch.ones(50), torch.full((50,), 1 - 2.0**-53, dtype=torch.float64))
     assert int(ids.max()) < 333 and bool(logprobs.isfinite().all())
 
 
 def test_temperature_zero_takes_the_likeliest_and_reports_the_models_own_log_probability() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0]])
-    ids, logprobs = draw(logits, torch.zeros(1), 0.5, torch.tensor([0.99], dtype=torch.float64))
+    ids, logprobs = draw(logits, torch.zeros(1), torch.tensor([0.5]), torch.tensor([0.99], dtype=torch.float64))
     assert ids.tolist() == [1]
     assert torch.allclose(logprobs, torch.log_softmax(logits, -1)[:, 1])

@@ -19,7 +19,8 @@ from muarl_cli.engines import generation
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline import forecast as f
-from muarl_cli.pipeline.forecast import COMPACT_BELOW, Gathered, Rates, Served, Turn, Work, forecast, made_of
+from muarl_cli.pipeline.drawing import GO_TOGETHER, PATIENCE, Local, Served, Turn, made_of
+from muarl_cli.pipeline.forecast import Rates, Work, forecast
 from muarl_cli.pipeline.plan import plan, shape_of
 from muarl_cli.pipeline.probe import _fitted, _hold, teaching_share, work_of
 from muarl_cli.settings.models import RlTrain, Stage
@@ -28,7 +29,7 @@ from muarl_cli.settings.resolve import resolve
 ENGINE = Served(decode_base=0.01, decode_row=0.001, prefill=1000.0)
 TALK = Talk(json=True)
 SLOW = Rates(ENGINE, train=500.0)
-BATCHES = Rates(Gathered((0.0, 0.0, 0.0, 0.001, 0.01, 0.001, 0.0)), train=500.0)
+BATCHES = Rates(Local((0.0, 0.0, 0.0, 0.001, 0.01, 0.001, 0.0)), train=500.0)
 """the same costs of what is fed and drawn, in batches that are drawn to their end"""
 KINDS = pytest.mark.parametrize("rates", [SLOW, BATCHES], ids=["served", "gathered"])
 PAPER: RlTrain = resolve(Stage.RL_TRAIN, profile_name="paper-8b", environ={}).settings  # type: ignore[assignment]
@@ -57,11 +58,13 @@ def test_two_conversations_share_their_steps_and_one_slot_shares_nothing() -> No
     assert apart == pytest.approx(0.002 + 30 * 0.011)
 
 
-def test_a_gathered_batch_carries_finished_rows_along_until_enough_of_them_have_ended() -> None:
-    assert COMPACT_BELOW == generation.COMPACT_BELOW
+def test_a_batch_carries_finished_rows_along_until_enough_of_them_have_ended_or_one_has_waited() -> None:
+    assert (GO_TOGETHER, PATIENCE) == (generation.GO_TOGETHER, generation.PATIENCE)
     rows = [(0, 1, drawn) for drawn in (1, 2, 3, 4, 5, 6, 7, 8, 9, 20)]
-    row_steps = 10 * 3 + 7 * (6 - 3) + 4 * (8 - 6) + 2 * (9 - 8) + 1 * (20 - 9)  # 7 of 10, 4 of 7, 2 of 4, 1 of 2 go on
-    assert made_of(rows)[4:6] == (20, row_steps)
+    row_steps = 3 * 10 + 2 * 7 + 2 * 5 + 1 * 3 + 1 * 2 + 11 * 1  # a quarter of the rows leaves each time
+    assert made_of(rows)[0] == 6 and made_of(rows)[4:6] == (20, row_steps)
+    many = [(0, 1, 5)] + [(0, 1, 50)] * 9
+    assert made_of(many)[:1] + made_of(many)[4:6] == (2, 50, 10 * (5 + PATIENCE - 1) + 9 * (50 - 5 - PATIENCE + 1))
     fed = made_of([(5, 3, 4), (7, 9, 4)])
     assert fed[:4] == (1, 2, 12, 18)
     assert fed[4:] == (4, 8, 8 * (16 + 4 / 2))
@@ -77,9 +80,18 @@ def test_conversations_of_this_process_go_in_waves_and_served_ones_fill_each_fre
 
 def test_what_a_turn_takes_beside_the_model_is_time_in_which_the_engine_waits() -> None:
     work = Work(((Turn(1, 10, False),) * 3,) * 4, 0.0, 0.0)
-    busy, slower = (forecast(work, Rates(Gathered(BATCHES.engine.costs, talk), 1.0), 0.0, 9) for talk in (0.0, 0.01))  # type: ignore[attr-defined]
+    busy, slower = (forecast(work, Rates(Local(BATCHES.engine.costs, talk), 1.0), 0.0, 9) for talk in (0.0, 0.01))  # type: ignore[attr-defined]
     assert slower.rollout_seconds == pytest.approx(busy.rollout_seconds + 3 * 4 * 0.01)
     assert busy.idle_share == 0 and slower.idle_share == pytest.approx(0.12 / slower.step_seconds)
+
+
+def test_asking_a_served_user_is_time_in_which_the_engine_waits_beside_the_users_own() -> None:
+    work = Work(((Turn(1, 10, True), Turn(1, 10, False), Turn(1, 10, True)),) * 4, 0.0, 0.0)
+    costs = BATCHES.engine.costs  # type: ignore[attr-defined]
+    plain, asked = (forecast(work, Rates(Local(costs, 0.0, asking), 1.0), 2.0, 9) for asking in (0.0, 0.01))
+    assert asked.rollout_seconds == pytest.approx(plain.rollout_seconds + 2 * 4 * 0.01)
+    assert plain.idle_share == pytest.approx(4 / plain.step_seconds)
+    assert asked.idle_share == pytest.approx(4.08 / asked.step_seconds)
 
 
 def test_groups_that_teach_nothing_are_held_and_trained_anew() -> None:
@@ -176,7 +188,7 @@ def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
     wave = [row(seed) for seed in range(5)]
     made = [each for each, _ in asyncio.run(_hold(engine, wave, 0.0))]
     drawn = sum(owner == Owner.AGENT for each in wave for owner in each.owners)
-    assert engine.stats["batches"] == len(made) == 2 and engine.stats["rows"] == sum(each[1] for each in made)
+    assert engine.stats["joins"] == len(made) == 2 and engine.stats["rows"] == sum(each[1] for each in made)
     assert engine.stats["sampled_tokens"] == drawn <= sum(each[5] for each in made)
     assert engine.stats["fed_tokens"] <= sum(each[3] for each in made)
     engine.close()

@@ -32,15 +32,16 @@ def _mixed(state: numpy.ndarray) -> numpy.ndarray:
     return state ^ (state >> numpy.uint64(31))
 
 
-def draw(logits: Tensor, temperature: Tensor, top_p: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row from `logits` (B, V) fp32 with `temperature` (B,) and `uniform` (B,): (ids (B,), logprobs (B,)).
+def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row from `logits` (B, V) fp32; the rest, and the (ids, logprobs) found, are (B,).
 
     Rows with temperature 0 take the likeliest token and report the model's own log-probability.
     """
     greedy = temperature == 0
     logprobs = torch.log_softmax(logits / torch.where(greedy, 1.0, temperature)[:, None], dim=-1)
-    if top_p < 1.0:
-        logprobs = torch.where(greedy[:, None], logprobs, _nucleus(logprobs, top_p))
+    cut = (top_p < 1.0) & ~greedy
+    if bool(cut.any()):
+        logprobs = torch.where(cut[:, None], _nucleus(logprobs, top_p), logprobs)
     ids = _invert(logprobs, uniform)
     ids = torch.where(greedy, logits.argmax(-1), ids)
     return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
@@ -56,9 +57,9 @@ def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulated, target[:, None], right=True).squeeze(-1)
 
 
-def _nucleus(logprobs: Tensor, top_p: float) -> Tensor:
+def _nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
     """The smallest set of likeliest tokens that holds `top_p` of the mass, normalised; the rest is -inf."""
     ordered, order = logprobs.sort(dim=-1, descending=True)
     mass_before = ordered.exp().cumsum(-1) - ordered.exp()
-    dropped = torch.zeros_like(mass_before, dtype=torch.bool).scatter(-1, order, mass_before >= top_p)
+    dropped = torch.zeros_like(mass_before, dtype=torch.bool).scatter(-1, order, mass_before >= top_p[:, None])
     return torch.log_softmax(logprobs.masked_fill(dropped, float("-inf")), dim=-1)

@@ -1,35 +1,22 @@
 """What an RL step will take: seconds, memory, user-model cost and how long accelerators wait, before it is paid for.
 
-A step is simulated turn by turn: each conversation feeds what is new to it, draws its tokens together with all others
-that draw at that moment, waits for its user or its tool, and goes on; then the update takes the tokens of the groups
+The conversations of a step are simulated turn by turn (`drawing.py`); then the update takes the tokens of the groups
 that teach. Invariant: the same work and rates give the same forecast. Rates come from a probe of this machine
-(`probe.py`) or from an accelerator's data sheet with the shares of it that well-kept engines reach. The engine in this
-process works otherwise than a served one, batch after batch, and is forecast by what its batches are made of.
+(`probe.py`) or from an accelerator's data sheet with the shares of it that well-kept engines reach.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+
+from muarl_cli.pipeline.drawing import Drawing, Served, Turn
 
 BYTES = 2
 """of a bf16 weight"""
 STATE_BYTES = 16
 """of a trained weight: bf16 weight and gradient, fp32 master and AdamW's two moments"""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of the agent: tokens it reads first, tokens it draws, and whom it waits for before it could begin."""
-
-    fed: int
-    drawn: int
-    of_user: bool
-    """whether it answers the user (and so waited for it), not a tool"""
 
 
 @dataclass(frozen=True)
@@ -51,126 +38,6 @@ class Work:
     @property
     def user_turns(self) -> int:
         return sum(turn.of_user for episode in self.episodes for turn in episode)
-
-
-class Drawing(Protocol):
-    """How long an engine takes for conversations."""
-
-    def play(
-        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
-    ) -> tuple[float, float]:
-        """(seconds, seconds in which the engine worked); `shared` as in `Work`, `slots` conversations at a time."""
-        ...
-
-
-@dataclass(frozen=True)
-class Served:
-    """An engine that takes in whoever comes at any step, as a served one does."""
-
-    decode_base: float
-    """seconds of a decoding step of any batch"""
-    decode_row: float
-    """seconds more for each conversation in it"""
-    prefill: float
-    """tokens a second"""
-
-    def play(
-        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
-    ) -> tuple[float, float]:
-        """All who draw get a token a step; `drawn` counts steps, and a conversation is done with its turn when it
-        reaches the count it was given. Whoever waits comes back at a time of the clock."""
-        todo = list(enumerate(episodes))[::-1]
-        coming: list[tuple[float, int, int]] = []  # (when, episode, turn)
-        drawing: list[tuple[int, int, int]] = []  # (at which step it is done, episode, turn)
-        clock = worked = 0.0
-        step = open_now = 0
-        while todo or coming or drawing:
-            while todo and open_now < slots:
-                number, turns = todo.pop()
-                if turns:
-                    heapq.heappush(coming, (clock + _wait(turns[0], latency), number, 0))
-                    open_now += 1
-            if not drawing and coming and coming[0][0] > clock:
-                clock = coming[0][0]  # everybody waits
-            while coming and coming[0][0] <= clock:
-                _, number, place = heapq.heappop(coming)
-                turn = episodes[number][place]
-                spent = turn.fed / self.prefill
-                clock, worked = clock + spent, worked + spent
-                heapq.heappush(drawing, (step + turn.drawn, number, place))
-            if not drawing:
-                continue
-            each = self.decode_base + self.decode_row * len(drawing)
-            count = drawing[0][0] - step
-            if coming:
-                count = min(count, max(1, math.ceil((coming[0][0] - clock) / each)))
-            clock, worked, step = clock + count * each, worked + count * each, step + count
-            while drawing and drawing[0][0] <= step:
-                _, number, place = heapq.heappop(drawing)
-                if place + 1 < len(episodes[number]):
-                    wait = _wait(episodes[number][place + 1], latency)
-                    heapq.heappush(coming, (clock + wait, number, place + 1))
-                else:
-                    open_now -= 1
-        return clock, worked
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """The engine in this process: a batch of all who wait is drawn to its end before the next begins, and conversations
-    are held in waves, each to its last one."""
-
-    costs: tuple[float, ...]
-    """seconds for each of `made_of`"""
-    talk: float = 0.0
-    """seconds of everything else for each turn: reading it, tools, a scripted user; the engine waits meanwhile"""
-
-    def play(
-        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
-    ) -> tuple[float, float]:
-        clock = worked = 0.0
-        for first in range(0, len(episodes), slots):
-            wave = episodes[first : first + slots]
-            known = [shared] * len(wave)
-            coming = [(clock + _wait(turns[0], latency), number, 0) for number, turns in enumerate(wave) if turns]
-            heapq.heapify(coming)
-            while coming:
-                clock = max(clock, coming[0][0])
-                batch = []
-                while coming and coming[0][0] <= clock:
-                    batch.append(heapq.heappop(coming)[1:])
-                rows = [(known[n], wave[n][place].fed, wave[n][place].drawn) for n, place in batch]
-                spent = sum(cost * count for cost, count in zip(self.costs, made_of(rows), strict=True))
-                clock, worked = clock + spent + self.talk * len(rows), worked + spent
-                for (number, place), (_, fed, drawn) in zip(batch, rows, strict=True):
-                    known[number] += fed + drawn
-                    if place + 1 < len(wave[number]):
-                        wait = _wait(wave[number][place + 1], latency)
-                        heapq.heappush(coming, (clock + wait, number, place + 1))
-        return clock, worked
-
-
-def made_of(rows: Sequence[tuple[float, int, int]]) -> tuple[float, ...]:
-    """What a batch of `generation.generate` is made of, for rows of (tokens known, tokens fed, tokens drawn): itself,
-    rows, tokens known (they are copied in and out), tokens fed with the padding to the longest, decoding steps, rows in
-    all of them, and the tokens that these look back on. Finished rows leave when they are `COMPACT_BELOW` of a batch,
-    and all look back as far as the longest does."""
-    left = sorted(rows, key=lambda row: row[2])
-    steps = row_steps = seen = 0.0
-    done = 0
-    while left:
-        # rows end one by one; they are drawn along until enough of them have ended
-        stay = math.floor(COMPACT_BELOW * len(left))
-        until = left[len(left) - 1 - stay][2]
-        count, width = until - done, max(known + fed for known, fed, _ in left) + (done + until) / 2
-        steps, row_steps, seen = steps + count, row_steps + count * len(left), seen + count * len(left) * width
-        left, done = [row for row in left if row[2] > until], until
-    padded = len(rows) * max(fed for _, fed, _ in rows)
-    return 1.0, float(len(rows)), float(sum(known for known, _, _ in rows)), float(padded), steps, row_steps, seen
-
-
-def _wait(turn: Turn, latency: float) -> float:
-    return latency if turn.of_user else 0.0
 
 
 @dataclass(frozen=True)
@@ -218,8 +85,6 @@ DEVICES = {
     "h100": Device(80e9, 3.35e12, 989e12),
     "h200": Device(141e9, 4.8e12, 989e12),
 }
-COMPACT_BELOW = 0.7
-"""as in engines/generation.py, which is too heavy to be imported for a forecast; a test holds them together"""
 REACHED = {"bandwidth": 0.6, "prefill": 0.45, "train": 0.35}
 """shares of the data sheet that engines and sharded trainers usually reach"""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from muarl_cli.pipeline.parties import Agents, Talker, chat_model, the_terminal
 from muarl_cli.settings.grammar import HUMAN, parse_engines
+from muarl_cli.teams import computed
 
 
 @dataclass
@@ -142,7 +143,7 @@ async def deliver(agents: Agents, policy: Policy, version: str) -> None:
     from muarl_cli.engines.canary import canary_of
 
     adapter = hasattr(policy.model, "peft_config")
-    canary = await asyncio.to_thread(canary_of, policy.model, policy.dtype)  # conversations may be going on
+    canary = await asyncio.to_thread(computed, canary_of, policy.model, policy.dtype)  # conversations may be going on
     await engine.share(policy.model.save_pretrained, version, canary, adapter)
 
 

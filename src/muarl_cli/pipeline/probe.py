@@ -2,7 +2,7 @@
 
 The probe holds some of those conversations again, their turns as long as they were, and takes updates on them, with the
 engine and the trainer of a real run on a copy of the weights; nothing is written. What a batch costs is fitted to what
-it was made of (`forecast.made_of`), so that batches of other sizes and lengths can be forecast. Invariant: rates are
+it was made of (`drawing.made_of`), so that batches of other sizes and lengths can be forecast. Invariant: rates are
 measured apart from each other and never read off the clock of the run that is to be forecast.
 """
 
@@ -23,7 +23,8 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.forecast import Gathered, Rates, Turn, Work, made_of
+from muarl_cli.pipeline.drawing import Local, Made, Turn, made_of
+from muarl_cli.pipeline.forecast import Rates, Work
 from muarl_cli.pipeline.policy import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
@@ -125,11 +126,11 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
     own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
-    talk = seconds_a_turn(policy, settings, episodes, said)
+    talk, asking = seconds_a_turn(policy, settings, episodes, said)
     costs = asyncio.run(_drawing(own, dtype, rows, work))
     held = _resident()
     train, memory = _training(own, settings, rows, work)
-    return Found(Rates(Gathered(costs, talk), train), memory, held)
+    return Found(Rates(Local(costs, talk, asking), train), memory, held)
 
 
 async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[float, ...]:
@@ -137,7 +138,7 @@ async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work)
     from muarl_cli.engines.hf import HFEngine
 
     engine = HFEngine(model, dtype)
-    seen: list[tuple[tuple[float, ...], float]] = []
+    seen: list[tuple[Made, float]] = []
     first = 0
     for size in (_WAVES[0], *_WAVES):  # the first one allocates
         if not seen or size <= len(rows):
@@ -149,7 +150,7 @@ async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work)
     return _fitted(seen[1:])
 
 
-async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[tuple[float, ...], float]]:
+async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[Made, float]]:
     """Turn after turn of all conversations of a wave: (what the batch was made of, its seconds)."""
     from muarl_cli.engines.protocol import Sampling
 
@@ -183,7 +184,7 @@ def _places(row: TokenRow) -> Iterator[tuple[int, int]]:
         begin = place + 1
 
 
-def _fitted(seen: Sequence[tuple[tuple[float, ...], float]]) -> tuple[float, ...]:
+def _fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
     """Costs of nought or more, of each thing that batches are made of, with the least squares of relative errors."""
     import numpy
 

@@ -33,6 +33,7 @@ from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
 from muarl_cli.records.trackers import Trackers
 from muarl_cli.settings.models import RlTrain
+from muarl_cli.teams import computed
 from muarl_cli.training.watchdogs import Alarm, Reaction, alarms, begun, end_of_run
 from muarl_cli.worlds.scenario import Scenario, Task
 
@@ -216,7 +217,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
 
     async def apart(work: Callable[..., Any], *arguments: Any) -> Any:
         """Away from the event loop, so that conversations go on meanwhile."""
-        return await asyncio.to_thread(work, *arguments) if bound else work(*arguments)
+        return await asyncio.to_thread(computed, work, *arguments) if bound else work(*arguments)
 
     async with player, Lookahead(bound, trainer.step, steps, hold) as ahead:
         if not own.agents.in_process:  # whatever the servers were started with

@@ -1,46 +1,126 @@
-"""What a turn costs beside the model: reading it, tools, the scripted user, the log's events.
+"""What a turn costs beside the models: reading it, tools, the user's script, the log's events, asking a served user.
 
 Conversations of an earlier run are held again by the ordinary loop, with an engine that says at once what was said
-then. Invariant: no model is asked, and nothing is written; time is this thread's own, so that others on the machine do
-not count.
+then; and where the user is served once more, with one that answers at once at an address of this process. Invariant: no
+model is asked, and nothing is written; time is this thread's own, so that others on the machine do not count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
+from muarl_cli.conversation.events import Actor
+from muarl_cli.conversation.protocols import UserFactory
 from muarl_cli.conversation.scheduler import run_all
 from muarl_cli.engines.protocol import Finish, Generation, Sampling
-from muarl_cli.pipeline.parties import scripted_user
+from muarl_cli.pipeline.parties import Users, scripted_user
 from muarl_cli.pipeline.play import Job, Key, limits_of, play
 from muarl_cli.pipeline.policy import Policy
 from muarl_cli.settings.models import RlTrain
 from muarl_cli.worlds.catalog import load_tasks
 
 _FEW, _MANY = 4, 32
+_NO_MONEY = 1e9
+"""a spend cap: nothing is paid at an address of this process"""
+_REPLY = {
+    "object": "chat.completion",
+    "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes, please."}}],
+    "usage": {"prompt_tokens": 500, "completion_tokens": 4, "total_tokens": 504},
+}
 
 
-def seconds_a_turn(policy: Policy, settings: RlTrain, episodes: Sequence[Episode], turns: Sequence[Any]) -> float:
-    """Seconds of this process for a turn of the agent and what follows it. `turns` are the ids of each episode's turns,
-    in order; `policy` needs no weights."""
+def seconds_a_turn(
+    policy: Policy, settings: RlTrain, episodes: Sequence[Episode], turns: Sequence[Any]
+) -> tuple[float, float]:
+    """Seconds of this process for a turn of the agent and what follows it; and how many more for one of a served user,
+    0 where the user is not. `turns` are the ids of each episode's turns, in order; `policy` needs no weights."""
     jobs = [_job(episode) for episode in episodes[:_MANY]]
-    _hold(policy, settings, jobs[:_FEW], turns)  # tables and patterns are made once
-    begun = time.thread_time()
-    held = _hold(policy, settings, jobs, turns)
-    return (time.thread_time() - begun) / max(1, held)
+    scripted = _timed(policy, settings, jobs, turns, lambda job: scripted_user(job.scenario))
+    talk = scripted.seconds / max(1, scripted.turns)
+    if "llm" not in settings.user.backend:
+        return talk, 0.0
+    with _answering() as url, tempfile.TemporaryDirectory() as folder:
+        # what it says is no matter: the script behind it knows how the conversation goes on
+        own = {"backend": "llm", "base_url": url, "fidelity": "off", "personas": {}, "cassette": ""}
+        users = Users(settings.user.model_copy(update=own), settings.prices, _NO_MONEY, Path(folder))
+        served = _timed(policy, settings, jobs, turns, lambda job: users.of(job.scenario, job.key.seed), users.close)
+    return talk, max(0.0, served.seconds - talk * served.turns) / max(1, served.asked)
 
 
-def _hold(policy: Policy, settings: RlTrain, jobs: Sequence[Job], turns: Sequence[Any]) -> int:
-    """Hold the conversations; how many turns the agent took."""
+@dataclass(frozen=True)
+class _Held:
+    """Conversations that were held: this thread's seconds, turns of the agent, turns of the user."""
+
+    seconds: float
+    turns: int
+    asked: int
+
+
+def _timed(
+    policy: Policy,
+    settings: RlTrain,
+    jobs: Sequence[Job],
+    turns: Sequence[Any],
+    user: Callable[[Job], UserFactory],
+    close: Callable[[], Awaitable[None]] | None = None,
+) -> _Held:
+    async def hold() -> _Held:
+        await _hold(policy, settings, jobs[:_FEW], turns, user)  # tables and patterns are made once
+        begun = time.thread_time()
+        taken, asked = await _hold(policy, settings, jobs, turns, user)
+        spent = time.thread_time() - begun
+        if close:
+            await close()
+        return _Held(spent, taken, asked)
+
+    return asyncio.run(hold())
+
+
+async def _hold(
+    policy: Policy, settings: RlTrain, jobs: Sequence[Job], turns: Sequence[Any], user: Callable[[Job], UserFactory]
+) -> tuple[int, int]:
+    """Hold the conversations; how many turns the agent and the user took."""
     engine = _Recorded(turns)
     agent, limits = policy.agent(settings, "probe", engine), limits_of(settings)
-    asyncio.run(run_all([partial(play, job, agent, scripted_user(job.scenario), limits) for job in jobs], len(jobs)))
-    return engine.taken
+    held = await run_all([partial(play, job, agent, user(job), limits) for job in jobs], len(jobs))
+    asked = sum(event.actor is Actor.USER for episode in held for event in episode.events)
+    return engine.taken, asked
+
+
+@contextmanager
+def _answering() -> Iterator[str]:
+    """The address of a chat server in a thread of its own, for as long as the block lasts."""
+    from aiohttp import web
+
+    async def reply(_: web.Request) -> web.Response:
+        return web.json_response(_REPLY)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", reply)
+    runner, loop = web.AppRunner(app), asyncio.new_event_loop()
+    loop.run_until_complete(runner.setup())
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    loop.run_until_complete(site.start())
+    thread = threading.Thread(target=loop.run_forever, name="muarl-probe", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
 
 
 class _Recorded:
