@@ -362,6 +362,14 @@ async def test_a_conversation_ends_where_the_server_holds_no_more_however_long_t
         await engine.close_connections()
 
 
+async def test_an_address_that_lacks_its_v1_is_told_so() -> None:
+    with VllmLikeServer(make_model(0)) as server:
+        wire = Wire(resolve_address(server.url.removesuffix("/v1")), retry=ONCE)
+        with pytest.raises(MuarlError, match="serves no model") as caught:
+            await open_servers([wire], "0")
+        assert "/v1" in caught.value.next_step
+
+
 async def test_an_address_where_nothing_answers_is_let_go_of() -> None:
     wire = Wire(resolve_address("http://127.0.0.1:1/v1"), retry=ONCE)
     with pytest.raises(MuarlError, match="does not answer"):

@@ -241,7 +241,9 @@ async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | Non
         if not cards:
             raise MuarlError(
                 f"{wire.address.url} serves no model",
-                next_step="start a server with: muarl serve MODEL",
+                where="--engine",
+                why=f"no model is listed at {wire.address.url}/models",
+                next_step="start a server with: muarl serve MODEL; its address ends in /v1",
                 code=ExitCode.UNAVAILABLE,
             )
         admin, holds = VllmAdmin(wire.address.url, wire.address.key), cards[0].get("max_model_len")

@@ -108,7 +108,8 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     from muarl_cli.engines.vllm_server import open_servers
     from muarl_cli.engines.wire import Wire
 
-    addresses = [resolve_address(url, flag="--engine", own=True) for url in settings.engines]
+    named = [resolve_address(url, flag="--engine", own=True) for url in settings.engines]
+    addresses = {address.url: address for address in named}.values()  # one that is named twice is one server
     wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
     return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
