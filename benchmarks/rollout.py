@@ -42,7 +42,7 @@ from muarl_cli.pipeline import rollout
 from muarl_cli.pipeline.play import Job, job
 from muarl_cli.pipeline.policy import open_agents
 from muarl_cli.records.log import EpisodeLog
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,7 +32,7 @@ from muarl_cli.engines import wire
 from muarl_cli.engines.refusals import Passing
 from muarl_cli.pipeline import rollout
 from muarl_cli.records.log import iter_episodes
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,7 +30,8 @@ from muarl_cli.pipeline import parties, rl_batches, rl_train, rollout
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.scoring.metrics import pool
 from muarl_cli.scoring.summary import ScoreSummary, compare, summarise
-from muarl_cli.settings.models import RlTrain, Rollout, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import RlTrain, Rollout
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.worlds.catalog import load_tasks
 

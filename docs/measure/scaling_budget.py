@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 
 PROFILE = "paper-32b-4x8"

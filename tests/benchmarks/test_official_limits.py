@@ -22,7 +22,7 @@ from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline.parties import Agents, Users
 from muarl_cli.pipeline.play import Player, job, limits_of
 from muarl_cli.records.log import EpisodeLog
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import OFFICIAL_LIMITS, resolve
 from muarl_cli.users.minimal import MinimalUsers
 from muarl_cli.worlds.scenario import Task

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +87,15 @@ async def test_the_bank_s_rewards_equal_upstreams(server: WorldServer) -> None:
             assert found.outcome.reward == theirs["reward"], (task.id, kind)
             rewards.append(theirs["reward"])
     assert set(rewards) == {0.0, 1.0}
+
+
+def test_upstreams_runner_and_ours_are_raced_over_the_same_conversations() -> None:
+    program = Path(__file__).parents[2] / "benchmarks" / "tau2_served.py"
+    command = [sys.executable, str(program), "--upstream", "--in-flight", "2", "--latency", "0", "--repeat", "1"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ | GIVEN)
+    raced = json.loads(done.stdout)
+    runner, alone = raced["runner"], raced["alone"]
+    assert runner["ours"]["solved"] == runner["theirs"]["solved"] == runner["episodes"] == 2
+    assert alone["ours"]["solved"] == alone["episodes"] == 6 and alone["theirs"]["solved"] is None
+    for one in (runner, alone):
+        assert one["ours"]["request_bytes"] == pytest.approx(one["theirs"]["request_bytes"], rel=0.1)

@@ -19,7 +19,8 @@ from muarl_cli.cli import app as program
 from muarl_cli.cli import config, evaluate, launch, rl_train, rollout, sft, synth_coldstart
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records.lineage import Lineage, write_lineage
-from muarl_cli.settings.models import MODELS, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import MODELS
 from muarl_cli.settings.pages import leaves
 
 # importlib mode has no package for the tests: load the helper by its path

@@ -18,7 +18,8 @@ from muarl_cli.pipeline.probe import _places, episodes_of
 from muarl_cli.pipeline.talking import seconds_a_turn
 from muarl_cli.records.checkpoint import load_latest
 from muarl_cli.records.log import iter_episodes
-from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
 
 PLANTED = ("alarm_at.window=1", "alarm_at.entropy=1.0000001")
@@ -54,7 +55,7 @@ def test_a_step_is_forecast_from_the_conversations_of_a_run(boxed: Place) -> Non
 
 @pytest.mark.slow
 def test_a_served_users_client_is_timed_without_asking_that_user(boxed: Place) -> None:
-    """Nobody listens at its address; what is left over afterwards is no thread."""
+    """Nobody listens at its address, and who answers in its place is gone afterwards."""
     served = ("user.backend=llm", "user.model=gpt-4o", "user.base_url=http://127.0.0.1:9/v1")
     episodes = [episode for episode in episodes_of(boxed.folder("boxed")) if episode.rows]
     turns = [[row.ids[begin:end] for begin, end in _places(row)] for row in (e.rows[0] for e in episodes)]

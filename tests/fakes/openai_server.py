@@ -130,6 +130,8 @@ class FakeOpenAI:
     requests: list[dict[str, Any]] = field(default_factory=list)
     keep_requests: bool = True
     count: int = 0
+    size: int = 0
+    """bytes of all requests"""
     in_flight: int = 0
     peak: int = 0
 
@@ -145,11 +147,11 @@ class FakeOpenAI:
         return web.json_response({"object": "list", "data": rows})
 
     async def _stats(self, request: web.Request) -> web.Response:
-        return web.json_response({"requests": self.count, "peak": self.peak})
+        return web.json_response({"requests": self.count, "bytes": self.size, "peak": self.peak})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
-        number, self.count = self.count, self.count + 1
+        number, self.count, self.size = self.count, self.count + 1, self.size + len(raw)
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:

@@ -100,31 +100,10 @@ def trainer_of(case: Case, model: Any, **optimiser: Any) -> Any:
 
 
 def spec_of(case: Case) -> Any:
-    from muarl_cli.training.grpo import GrpoSpec
+    from fakes.grpo_spec import SPEC
 
-    return GrpoSpec(
-        lr=1e-2,
-        schedule="constant",
-        total_steps=0,
-        warmup_steps=0,
-        weight_decay=0.1,
-        betas=(0.9, 0.95),
-        grad_clip=0.5,
-        loss=case.loss,
-        loss_length=10,
-        clip_low=0.2,
-        clip_high=0.28,
-        dual_clip=0.0,
-        adaptive_clip=0.0,
-        kl_coef=case.kl,
-        kl_estimator="k3",
-        importance_cap=0.0,
-        sequence_gate=None,
-        off_policy_mask=0.0,
-        temperature=1.0,
-        micro_batch_tokens=96,
-        updates_per_batch=case.updates,
-    )
+    toy = replace(SPEC, lr=1e-2, weight_decay=0.1, grad_clip=0.5, micro_batch_tokens=96)
+    return replace(toy, loss=case.loss, kl_coef=case.kl, updates_per_batch=case.updates)
 
 
 def steps(trainer: Any, case: Case, first: int, last: int) -> list[dict[str, float]]:

@@ -18,7 +18,7 @@ from muarl_cli.pipeline import fingerprints as known_sets
 from muarl_cli.pipeline.verification import Gate
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.records.verdicts import read_verdicts
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.verification.card import data_card
 from muarl_cli.verification.coverage import by_coverage, needed, pairs_of

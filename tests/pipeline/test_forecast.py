@@ -23,7 +23,8 @@ from muarl_cli.pipeline.drawing import GO_TOGETHER, PATIENCE, Local, Served, Tur
 from muarl_cli.pipeline.forecast import Rates, Work, forecast
 from muarl_cli.pipeline.plan import plan, shape_of
 from muarl_cli.pipeline.probe import _fitted, _hold, teaching_share, work_of
-from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
 
 ENGINE = Served(decode_base=0.01, decode_row=0.001, prefill=1000.0)

@@ -123,6 +123,6 @@ def test_a_text_is_wholly_alike_to_itself_or_too_short_to_have_wording(words: li
 
 
 def _stage() -> Any:
-    from muarl_cli.settings.models import Stage
+    from muarl_cli.settings.bases import Stage
 
     return Stage.EVAL

@@ -19,8 +19,8 @@ from muarl_cli.pipeline.parties import Agents, Users, scripted_user
 from muarl_cli.pipeline.play import Job, Player, job
 from muarl_cli.pipeline.rollout import take
 from muarl_cli.records.log import EpisodeLog, artifact_hash
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.groups import User
-from muarl_cli.settings.models import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.worlds.catalog import load_tasks, scenario_of
 

@@ -14,7 +14,7 @@ from muarl_cli.conversation.ends import EndReason
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline.play import job
-from muarl_cli.pipeline.rl_batches import EachOnce, TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_batches import InTurn, TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rl_train import total_steps
 
 CHOICES = {"reward": "outcome", "credit": "episode"}
@@ -39,6 +39,33 @@ def test_the_order_of_tasks_can_be_taken_up_anywhere_and_each_epoch_holds_every_
         assert sorted(t.id for _, t in whole[start : start + count]) == sorted(t.id for _, t in tasks)
     stream = TaskStream(tasks, seed)
     assert [row for _ in range(4) for row in stream.next(draw)] == TaskStream(tasks, seed).next(4 * draw)
+
+
+@given(st.integers(1, 12), st.integers(0, 30), st.integers(0, 9), st.lists(st.integers(0, 8), max_size=4))
+def test_no_task_comes_twice_in_a_step_wherever_an_epoch_ends(count: int, at: int, seed: int, draws: list[int]) -> None:
+    stream = TaskStream(_tasks(count), seed, at)
+    step = InTurn(stream)
+    drawn = [task.id for draw in draws for _, task in step.next(draw)]
+    assert len(drawn) == len(set(drawn)) == min(count, sum(draws)), "each once, and as many as there are"
+    passed = [task.id for _, task in TaskStream(_tasks(count), seed, at).next(stream.at - at)]
+    assert drawn == list(dict.fromkeys(passed)), "in the order of the stream, and nothing but repeats passed over"
+    if at % count + sum(draws) <= count:
+        assert stream.at == at + sum(draws), "within an epoch nothing is passed over"
+
+
+def test_a_step_that_spans_two_epochs_learns_from_no_group_twice() -> None:
+    tasks, make = _tasks(5), lambda scenario, task, slot: job("run", "rl-train", 1, scenario, task, slot, 1)
+    plain = [task.id for _, task in TaskStream(tasks, 2, 3).next(4)]
+    assert len(set(plain)) < 4, "the stream alone would repeat one here"
+    settings: Any = SimpleNamespace(
+        prompts_per_step=4, group=2, refill_rounds=3, retry_faults=0, advantage="mean", **CHOICES
+    )
+    player: Any = _Player({str(i): [1.0, 0.0] for i in range(5)}, 99)
+    batch = asyncio.run(collect(settings, player, InTurn(TaskStream(tasks, 2, 3)), make))
+    assert len({group.task.id for group in batch.kept}) == len(batch.kept) == 4 and batch.episodes == 8
+    few: Any = SimpleNamespace(**{**vars(settings), "prompts_per_step": 7})
+    batch = asyncio.run(collect(few, player, InTurn(TaskStream(tasks, 2, 3)), make))
+    assert sorted(group.task.id for group in batch.kept) == ["0", "1", "2", "3", "4"], "no more than there are"
 
 
 class _Player:
@@ -77,7 +104,7 @@ def _collect(
     def make(scenario: Any, task: Any, slot: int) -> Any:
         return job("run", "rl-train", 1, scenario, task, slot, 1)
 
-    return asyncio.run(collect(settings, player, EachOnce(TaskStream(_tasks(len(rewards)), 1)), make)), player
+    return asyncio.run(collect(settings, player, InTurn(TaskStream(_tasks(len(rewards)), 1)), make)), player
 
 
 def test_a_faulty_rollout_leaves_the_groups_baseline_and_the_loss() -> None:
@@ -160,20 +187,6 @@ def test_with_credit_by_turn_an_agent_that_never_moved_is_compared_with_and_teac
     assert batch.kept[0].advantages == [0.0, pytest.approx((0.375, 0.25))]
 
 
-@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 9), st.integers(0, 30))
-def test_no_task_comes_twice_in_a_step_even_where_an_epoch_ends_in_it(
-    tasks: int, prompts: int, seed: int, at: int
-) -> None:
-    """The second group of a task would be the episodes of the first, under their ids, trained twice."""
-    stream = TaskStream(_tasks(tasks), seed, at)
-    step = EachOnce(stream)
-    rounds = [step.next(prompts) for _ in range(3)]
-    drawn = [task.id for found in rounds for _, task in found]
-    assert len(drawn) == len(set(drawn)) == min(tasks, 3 * prompts)
-    expected = dict.fromkeys(t.id for _, t in TaskStream(_tasks(tasks), seed, at).next(stream.at - at))
-    assert drawn == list(expected), "in the order of the stream, and nothing of it lost for the next step"
-
-
 def test_a_step_with_fewer_tasks_than_groups_holds_each_of_them_once() -> None:
     decided: dict[str, list[float | None]] = {"0": [1.0, 1.0], "1": [1.0, 0.0]}
     batch, player = _collect(decided, prompts=5, refills=3)
@@ -194,8 +207,13 @@ def test_steps_are_as_set_or_whole_steps_of_the_epochs(steps: int, epochs: float
     assert total_steps(settings, tasks) == wanted
 
 
-def test_epochs_without_a_whole_step_are_refused_and_do_not_run_for_ever() -> None:
-    settings: Any = SimpleNamespace(steps=0, epochs=1.0, prompts_per_step=32)
-    with pytest.raises(MuarlError, match="not one step of 32 tasks") as caught:
-        total_steps(settings, 31)
-    assert "prompts_per_step to 31" in caught.value.next_step
+@pytest.mark.parametrize(
+    ("epochs", "tasks", "mend"), [(25.0, 31, "prompts_per_step=31"), (0.5, 32, "more epochs, or the number of steps")]
+)
+def test_epochs_without_a_whole_step_are_refused_for_they_would_never_end(epochs: float, tasks: int, mend: str) -> None:
+    settings: Any = SimpleNamespace(steps=0, epochs=epochs, prompts_per_step=32, stop_after_seconds=0.0)
+    with pytest.raises(MuarlError, match="no whole step of 32") as caught:
+        total_steps(settings, tasks)
+    assert mend in caught.value.next_step
+    settings.stop_after_seconds = 60.0
+    assert total_steps(settings, tasks) == 0, "the clock ends it"

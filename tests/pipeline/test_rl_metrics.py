@@ -18,8 +18,8 @@ from muarl_cli.pipeline.rl_metrics import behaviour_metrics
 from muarl_cli.pipeline.rollout import take
 from muarl_cli.records.log import EpisodeLog
 from muarl_cli.reports.curves import PANELS
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.groups import User
-from muarl_cli.settings.models import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.training.watchdogs import RULES
 from muarl_cli.worlds.catalog import load_tasks

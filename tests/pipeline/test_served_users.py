@@ -15,7 +15,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline import evaluate, rollout, synth_coldstart
 from muarl_cli.pipeline.play import replaced_code
 from muarl_cli.records.log import iter_episodes
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 
 SMALL = ("agent=careful", "tasks=builtin:retail:dev", "max_tasks=4", "in_flight=4")

@@ -18,7 +18,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.parties import Users
 from muarl_cli.pipeline.rollout import chosen
 from muarl_cli.records.log import iter_episodes
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.worlds.scenario import outputs_count
 

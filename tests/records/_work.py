@@ -33,19 +33,8 @@ def make_episode(index: int, *, size: int = 0, rows: bool = False, reason: EndRe
     row = TokenRow(ids, (0, 1, 2, 3) * 3, tuple(-0.5 * (i % 4 == 3) for i in range(12)))
     return Episode(
         schema=SCHEMA,
-        episode_id=key.episode_id,
-        run_id=key.run_id,
-        stage=key.stage,
-        step=key.step,
-        group_id=key.group_id,
-        rollout=key.rollout,
-        attempt=0,
-        scenario=key.scenario,
-        task_id=key.task_id,
-        task_hash=key.task_hash,
-        split=key.split,
+        **key.identity,
         policy_hash="p",
-        seed=key.seed,
         agent={"kind": "oracle", "model": "", "revision": "", "weight_version": 0},
         user={
             "backend": "scripted",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.settings.models import FREE_KEYS, MODELS, Stage, StageSettings
+from muarl_cli.settings.bases import Stage, StageSettings
+from muarl_cli.settings.models import FREE_KEYS, MODELS
 from muarl_cli.settings.pages import flatten, groups, leaves, page, profile, profile_names
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.settings.schema import profile_schema, stage_schema

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.settings.models import MODELS, Eval, Rollout, Stage
-from muarl_cli.settings.pages import leaves
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import MODELS, Eval, Rollout
+from muarl_cli.settings.pages import flatten, leaves, page
 from muarl_cli.settings.resolve import Resolved, resolve
 from muarl_cli.settings.yamlio import load_text
 
@@ -64,6 +65,7 @@ def test_resolved_yaml_read_back_is_the_same_settings(stage: Stage, name: str, t
         ("user.modle=x", "user.model"),
         ("max_turns=3", "limits.max_turns"),
         ("user=x", "user.model"),
+        ("usr.temperature=1", "user.temperature"),
     ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest(override: str, hint: str) -> None:
@@ -252,3 +254,22 @@ def test_staleness_needs_servers_and_a_correction_for_older_weights() -> None:
     with pytest.raises(MuarlError, match="needs importance_cap"):
         _resolve(Stage.RL_TRAIN, "staleness=2", served)
     assert _resolve(Stage.RL_TRAIN).flat()["staleness"] == 0
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_settings_are_shown_in_the_order_of_their_page(stage: Stage) -> None:
+    resolved = resolve(stage, profile_name="tiny", overrides=["seed=7"], environ={})
+    assert list(resolved.flat()) == list(flatten(page(stage), MODELS[stage]))
+    assert list(resolved.plain()) == list(page(stage))
+    assert resolved.plain() == resolved.settings.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "meant"),
+    [(Stage.SYNTH_COLDSTART, "judge.model", "judges.models"), (Stage.EVAL, "judges.models", "judge.model")],
+)
+def test_who_scores_words_and_who_votes_on_demonstrations_are_told_apart(stage: Stage, key: str, meant: str) -> None:
+    """The names are close; whoever writes one for the other is told the right one, and not some other `.model`."""
+    with pytest.raises(MuarlError) as caught:
+        _resolve(stage, f"{key}=x")
+    assert caught.value.next_step == f"did you mean {meant}?"

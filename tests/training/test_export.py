@@ -12,6 +12,7 @@ import pytest
 import torch
 from fakes.stages import muarl
 
+from muarl_cli.cli.app import main
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records import checkpoint
 from muarl_cli.records.checkpoint import resolve_model_path
@@ -100,6 +101,16 @@ def test_an_adapter_alone_is_the_adapter_and_names_its_base(adapter: tuple[Path,
     assert found["bytes"] == (adapter[0] / "adapter_model.safetensors").stat().st_size
     played = load_model(resolve_model_path(tmp_path / "out", pytest.fail), "fp32")
     torch.testing.assert_close(_logits(played), adapter[1], rtol=1e-5, atol=1e-5)
+
+
+def test_servers_refuse_an_adapter_that_they_would_play_without(
+    adapter: tuple[Path, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(adapter[0])
+    engine = ["--engine", "http://127.0.0.1:9/v1", "--out", str(tmp_path / "run")]
+    for command in (["serve", folder, "--print"], ["rollout", "--model", folder, *engine]):
+        assert main(command) == ExitCode.USAGE, command
+        assert "muarl export model" in capfd.readouterr().err
 
 
 def test_nothing_is_written_over_and_what_is_missing_is_named(

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muarl_cli.errors import ExitCode
-from muarl_cli.settings.models import RlTrain, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.training.watchdogs import RULES, Alarm, Reaction, alarms, begun, end_of_run
 

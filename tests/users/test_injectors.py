@@ -16,8 +16,8 @@ from muarl_cli.conversation.events import Actor, Kind, ToolClass
 from muarl_cli.conversation.loop import Transcript
 from muarl_cli.conversation.protocols import AgentTurn, Stage
 from muarl_cli.errors import MuarlError
+from muarl_cli.settings.bases import Stage as StageName
 from muarl_cli.settings.grammar import INJECTORS
-from muarl_cli.settings.models import Stage as StageName
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.users.agenda import AgendaUser, AgendaUsers
 from muarl_cli.users.facts import Vocabulary

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.users.mixture import Mixture
 from muarl_cli.users.persona import AXES, Persona, draw_persona

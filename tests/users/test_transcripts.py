@@ -16,7 +16,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline import importing
 from muarl_cli.pipeline.importing import episode_of
 from muarl_cli.records.log import iter_episodes
-from muarl_cli.settings.models import Stage
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.resolve import resolve
 from muarl_cli.users.dialogue import Dialogue
 from muarl_cli.users.facts import FactBook, Facts

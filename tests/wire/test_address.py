@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muarl_cli.engines.address import VENDOR, resolve_address
+from muarl_cli.engines.address import VENDOR, engine_address, resolve_address
 from muarl_cli.engines.wire import Wire, open_wire
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -25,18 +25,22 @@ def test_plain_http_is_fine_on_this_machine_and_costs_nothing(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "http://llm.example.org/v1",
-        "http://10.0.0.7:8000/v1",
-        "http://localhost.example.org",
-        "http://0.0.0.0:80",
-        "http://127.example.org",
-    ],
+    "host", ["llm.example.org", "10.0.0.7:8000", "localhost.example.org", "127.0.0.1.example.org", "0.0.0.0:80"]
 )
-def test_plain_http_to_another_machine_is_refused(url: str) -> None:
+def test_plain_http_to_another_machine_is_refused(host: str) -> None:
     with pytest.raises(MuarlError, match="TLS"):
-        resolve_address(url, {"OPENAI_API_KEY": "k"})
+        resolve_address(f"http://{host}/v1", {"OPENAI_API_KEY": "k"})
+    with pytest.raises(MuarlError, match="TLS") as refused:
+        engine_address(f"http://{host}/v1", {})
+    assert refused.value.where == "--engine"
+
+
+def test_an_engine_on_another_machine_costs_nothing_and_is_not_sent_the_vendors_key() -> None:
+    address = engine_address("https://gpu7.example.org:8000/v1/", {"OPENAI_API_KEY": "sk-canary"})
+    assert address.url == "https://gpu7.example.org:8000/v1"
+    assert not address.loopback and not address.paid and address.key == "none"
+    assert engine_address("http://127.0.0.1:8000/v1", {"VLLM_API_KEY": "mine"}).key == "mine"
+    assert Wire(address).ledger is None
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:8000", "https://me:secret@example.org/v1", "https://"])
@@ -45,14 +49,6 @@ def test_other_addresses_are_refused_without_repeating_them(url: str) -> None:
         resolve_address(url, {"OPENAI_API_KEY": "k"})
     assert refused.value.code is ExitCode.CONFIG
     assert "secret" not in str(refused.value)
-
-
-def test_a_server_of_ones_own_needs_no_spend_cap_wherever_it_is() -> None:
-    address = resolve_address("https://gpu7.example.org:8000/v1", {"OPENAI_API_KEY": "k"}, flag="--engine", own=True)
-    assert not address.paid and Wire(address).ledger is None
-    with pytest.raises(MuarlError, match="TLS") as refused:
-        resolve_address("http://gpu7.example.org:8000/v1", {"OPENAI_API_KEY": "k"}, flag="--engine", own=True)
-    assert refused.value.where == "--engine"
 
 
 def test_a_missing_key_is_named_by_its_variable() -> None:

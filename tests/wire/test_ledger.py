@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from muarl_cli.records.ledger import Ledger, Price, parse_prices, price_of
 
 SPENDER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from muarl_cli.conversation.protocols import BudgetSpent
 from muarl_cli.records.ledger import Ledger
@@ -33,6 +37,7 @@ except BudgetSpent:
 
 KILLED = """
 import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from muarl_cli.records.ledger import Ledger
 Ledger(Path(sys.argv[1]), 1.0).reserve(0.75)
@@ -106,3 +111,35 @@ def test_given_prices_win_and_unknown_ones_are_refused() -> None:
             parse_prices(text)
     with pytest.raises(MuarlError, match="not known"):
         price_of("my/other", given_prices)
+
+
+def test_calls_that_wait_for_the_disk_at_the_same_time_share_a_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ticket is handed out before it is on disk, and six that wait take two flushes of a slow disk, not six."""
+    path, slow, flushed = tmp_path / "spend.json", threading.Event(), list[int]()
+
+    def flush(descriptor: int) -> None:
+        slow.wait(30)
+        flushed.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    ledger = Ledger(path, 10.0)
+    with ThreadPoolExecutor(6) as pool:
+        tickets = [pool.submit(ledger.reserve, 0.5) for _ in range(6)]
+        while not path.exists() or path.read_bytes().count(b"\n") < 6:
+            time.sleep(0.001)
+        assert not any(ticket.done() for ticket in tickets)
+        slow.set()
+        assert len({ticket.result(timeout=30) for ticket in tickets}) == 6
+    assert len(flushed) <= 2 and flushed[-1] == path.stat().st_size
+
+
+def test_a_settlement_that_a_power_cut_loses_leaves_the_worst_case_counted(tmp_path: Path) -> None:
+    path = tmp_path / "spend.json"
+    ledger = Ledger(path, 10.0)
+    ticket = ledger.reserve(4.0)
+    kept = path.stat().st_size
+    ledger.settle(ticket, 0.25)
+    os.truncate(path, kept)
+    assert Ledger(path, 10.0).spent() == (0.0, 4.0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from fakes.goal_words import values_said, words_around
 from fakes.talks import LIMITS, play, stage_of
 from scoring.judged_talks import talk
 
@@ -20,7 +21,7 @@ from muarl_cli.scoring.layers import judge
 from muarl_cli.users.agenda import AgendaUsers
 from muarl_cli.worlds.domain import BUILTIN, Domain, builtin
 from muarl_cli.worlds.goals import goals_of
-from muarl_cli.worlds.language import said, value_text
+from muarl_cli.worlds.language import said
 from muarl_cli.worlds.scenario import GoldCall, Task
 
 SPLITS = ("test", "dev", "train")
@@ -237,12 +238,8 @@ def test_no_value_is_part_of_the_words_around_it(name: str) -> None:
     shared = [w for name, options in language.phrases.items() if name not in last_words for w in options]
     for task in every_task(name):
         for goal in goals_of(task.brief):
-            intent = language.intents[goal.intent]
-            own = [language.slots[slot] for slot in intent.slots]
-            around = [*intent.open, intent.propose, intent.done, intent.refuse]
-            around += [words for slot in own for words in (*slot.tell, *slot.change, *slot.dont_know, slot.words)]
-            text = " | ".join([*shared, *around])
-            values = {value_text(v) for row in (goal.slots, goal.final) for s, v in row.items() if s in intent.slots}
+            text = " | ".join([*shared, *words_around(language, goal)])
+            values = values_said(language, goal)
             assert not [v for v in values if said(v, text)], task.id
             assert not [(v, w) for v in values for w in values if v != w and said(v, w)], task.id
 

@@ -58,14 +58,19 @@ def server_of(source: str, root: Path, python: str) -> WorldServer:
 
 def required_server(source: str) -> WorldServer:
     """The server of a benchmark that exists only as a checkout. Raises `MuarlError` where none is named."""
+    return server_of(source, required_root(source), python_of(source))
+
+
+def required_root(source: str) -> Path:
+    """The checkout of a benchmark. Raises `MuarlError` where none is named."""
     root = root_of(source)
     if root is None:
         raise MuarlError(
-            f"{source} is no package: it is read from a checkout, and none is named",
+            f"no checkout of {source} is named, and this needs one",
             next_step=f"{CLONE[source]}, and name the folder with --{source}-root or {_variable(f'{source}_root')}",
             code=ExitCode.MISSING_INPUT,
         )
-    return server_of(source, root, python_of(source))
+    return root
 
 
 def _variable(name: str) -> str:

@@ -73,8 +73,8 @@ def schema(
 
 def _stage(name: str) -> Any:
     from muarl_cli.errors import MuarlError
+    from muarl_cli.settings.bases import Stage
     from muarl_cli.settings.grammar import nearest
-    from muarl_cli.settings.models import Stage
 
     try:
         return Stage(name.replace("-", "_"))

@@ -92,7 +92,7 @@ def dataset(
     """
     from muarl_cli.cli.console import Talk
     from muarl_cli.pipeline.dataset import REFUSED, import_dataset
-    from muarl_cli.settings.models import Stage
+    from muarl_cli.settings.bases import Stage
     from muarl_cli.settings.pages import page
 
     talk = Talk(json=json)

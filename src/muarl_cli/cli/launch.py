@@ -119,7 +119,7 @@ def launch(
 
     The pipeline's `run` returns the result to print; an `exit_code` in it is taken out and becomes the process's.
     """
-    from muarl_cli.settings.models import Stage
+    from muarl_cli.settings.bases import Stage
     from muarl_cli.settings.resolve import resolve
 
     stage = Stage(stage_name)

@@ -29,7 +29,8 @@ def plan(
 ) -> int:
     from muarl_cli.cli.console import Talk
     from muarl_cli.pipeline.plan import plan as work_out
-    from muarl_cli.settings.models import RlTrain, Stage
+    from muarl_cli.settings.bases import Stage
+    from muarl_cli.settings.models import RlTrain
     from muarl_cli.settings.resolve import resolve
 
     talk = Talk(json=json)

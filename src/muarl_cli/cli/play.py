@@ -61,7 +61,7 @@ def play(
     from muarl_cli.cli.launch import flag_name
     from muarl_cli.errors import ExitCode, MuarlError
     from muarl_cli.pipeline import sitting
-    from muarl_cli.settings.models import Stage
+    from muarl_cli.settings.bases import Stage
     from muarl_cli.settings.resolve import resolve
 
     by_hand = part is Part.USER

@@ -34,10 +34,14 @@ def serve(
     from muarl_cli.cli.console import Talk
     from muarl_cli.engines.vllm_command import Command, serve_command
     from muarl_cli.records.checkpoint import resolve_model_path
+    from muarl_cli.training.lora import require_whole
 
     talk = Talk(json=False)
-    folder = str(resolve_model_path(Path(model), talk.warn)) if Path(model).is_dir() else model
-    command: Command = serve_command(folder, host, port, max_context, max_lora_rank, more or [], python)
+    if Path(model).is_dir():
+        folder = resolve_model_path(Path(model), talk.warn)
+        require_whole(folder)
+        model = str(folder)
+    command: Command = serve_command(model, host, port, max_context, max_lora_rank, more or [], python)
     if only_print:
         print(command.shell())
         return 0

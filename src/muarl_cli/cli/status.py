@@ -41,7 +41,8 @@ def _plan(view: Any) -> Any:
     from importlib import import_module
 
     from muarl_cli.cli.launch import MODULES
-    from muarl_cli.settings.models import MODELS, Stage
+    from muarl_cli.settings.bases import Stage
+    from muarl_cli.settings.models import MODELS
 
     try:
         stage = Stage(view.stage.replace("-", "_"))

@@ -7,7 +7,7 @@ rest is reproducible, and an artifact's hash leaves `volatile` out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from muarl_cli.conversation.ends import EndReason
@@ -59,6 +59,11 @@ class Key:
     def group_id(self) -> str:
         """Shared by the rollouts of one task in one step: what GRPO compares."""
         return digest([self.run_id, self.stage, self.step, self.task_hash], 16)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields of an `Episode` that say which piece of work it is, for its constructor."""
+        return {**asdict(self), "episode_id": self.episode_id, "group_id": self.group_id}
 
 
 @dataclass(frozen=True)

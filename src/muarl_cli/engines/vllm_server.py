@@ -234,21 +234,19 @@ async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | Non
     they belong to the event loop that opened them, and the engine may be used from another."""
     servers = []
     for wire in wires:
-        try:
+        async with wire:
             cards = [card for card in await wire.cards() if not str(card["id"]).startswith(ADAPTER)]
-        finally:
-            await wire.close()
-        if not cards:
-            raise MuarlError(
-                f"{wire.address.url} serves no model",
-                where="--engine",
-                why=f"no model is listed at {wire.address.url}/models",
-                next_step="start a server with: muarl serve MODEL; its address ends in /v1",
-                code=ExitCode.UNAVAILABLE,
-            )
-        admin, holds = VllmAdmin(wire.address.url, wire.address.key), cards[0].get("max_model_len")
-        context = holds if isinstance(holds, int) else None
-        servers.append(Server(wire, admin, await admin.features(), str(cards[0]["id"]), context=context))
+            if not cards:
+                raise MuarlError(
+                    f"{wire.address.url} serves no model",
+                    where="--engine",
+                    why=f"no model is listed at {wire.address.url}/models",
+                    next_step="start a server with: muarl serve MODEL; its address ends in /v1",
+                    code=ExitCode.UNAVAILABLE,
+                )
+            admin, holds = VllmAdmin(wire.address.url, wire.address.key), cards[0].get("max_model_len")
+            context = holds if isinstance(holds, int) else None
+            servers.append(Server(wire, admin, await admin.features(), str(cards[0]["id"]), context=context))
     return VllmServer(servers, version, exchange)
 
 

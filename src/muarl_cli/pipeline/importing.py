@@ -116,19 +116,8 @@ def episode_of(domain: Domain, chat: Chat, requests: Sequence[Request], run_id: 
     turns = sum(message.actor is Actor.USER for message in chat.messages)
     return Episode(
         schema=SCHEMA,
-        episode_id=key.episode_id,
-        run_id=run_id,
-        stage=STAGE,
-        step=0,
-        group_id=key.group_id,
-        rollout=0,
-        attempt=0,
-        scenario=key.scenario,
-        task_id=chat.id,
-        task_hash=key.task_hash,
-        split=SPLIT,
+        **key.identity,
         policy_hash="",
-        seed=key.seed,
         agent={"kind": "transcript", "model": "", "revision": "", "weight_version": ""},
         user={
             "backend": "human",

@@ -103,12 +103,12 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     options = parse_engines(settings.engines)
     if options is not None:
         return Agents("policy", fixed=policy.agent(settings, version, _vllm(policy, settings, version, out, options)))
-    from muarl_cli.engines.address import resolve_address
+    from muarl_cli.engines.address import engine_address
     from muarl_cli.engines.limiter import Limiter
     from muarl_cli.engines.vllm_server import open_servers
     from muarl_cli.engines.wire import Wire
 
-    named = [resolve_address(url, flag="--engine", own=True) for url in settings.engines]
+    named = [engine_address(url) for url in settings.engines]
     addresses = {address.url: address for address in named}.values()  # one that is named twice is one server
     wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
@@ -168,6 +168,10 @@ def open_agents(settings: Any, folder: Path, talk: Talker) -> Agents:
     if Path(settings.model).is_dir():
         here = not settings.engines
         policy = load_policy(settings.model, settings.rendering, settings.dtype, talk, here, settings.chat)
+        if not here and parse_engines(settings.engines) is None:
+            from muarl_cli.training.lora import require_whole
+
+            require_whole(policy.folder)
         return open_policy(policy, settings, "0", folder)
     from muarl_cli.agents.openai_chat import OpenAIAgents
 

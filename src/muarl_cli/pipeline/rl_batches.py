@@ -16,7 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
@@ -46,29 +46,36 @@ class TaskStream:
         return self.tasks[order[place]]
 
 
-class EachOnce:
-    """The tasks of one step as the stream has them, each at most once: two groups of one task would hold the very same
-    episodes, under the same ids. Where an epoch ends within the step, a task that comes again is passed over."""
-
-    def __init__(self, stream: TaskStream) -> None:
-        self._stream, self._drawn = stream, set[str]()
-        self._known = len({task.task_hash for _, task in stream.tasks})
+class Draws(Protocol):
+    """The tasks of one step. None comes twice in it: the episodes of a step are named after their tasks, so the second
+    group would be the first one again and count double."""
 
     def next(self, count: int) -> list[tuple[Scenario, Task]]:
-        """The next `count`, or as many as are left."""
-        found: list[tuple[Scenario, Task]] = []
-        while len(found) < count and len(self._drawn) < self._known:
-            for scenario, task in self._stream.next(1):
-                if task.task_hash not in self._drawn:
-                    self._drawn.add(task.task_hash)
-                    found.append((scenario, task))
-        return found
+        """The next `count` tasks, or as many as are left."""
+        ...
+
+
+class InTurn:
+    """The tasks of one step where steps come one after another: straight from the stream, replacements too. Where an
+    epoch ends within the step, tasks of the new one that the step has already are passed over."""
+
+    def __init__(self, stream: TaskStream) -> None:
+        self._stream, self._had = stream, set[str]()
+        self._all = len({task.task_hash for _, task in stream.tasks})
+
+    def next(self, count: int) -> list[tuple[Scenario, Task]]:
+        drawn: list[tuple[Scenario, Task]] = []
+        while len(drawn) < count and len(self._had) < self._all:
+            ((scenario, task),) = self._stream.next(1)
+            if task.task_hash not in self._had:
+                self._had.add(task.task_hash)
+                drawn.append((scenario, task))
+        return drawn
 
 
 class StepTasks:
     """The tasks of one step where several steps are under way: its own part of the stream, taken at once, and then
-    replacements that the step's number draws. No task comes twice in a step, for its episodes would be the same ones.
-    Who is done first has no say in who gets which task."""
+    replacements that the step's number draws. Who is done first has no say in who gets which task."""
 
     def __init__(self, stream: TaskStream, count: int, step: int) -> None:
         spare = TaskStream(stream.tasks, derive_seed(stream.seed, "replacements", step))
@@ -78,7 +85,6 @@ class StepTasks:
         self._left = list(order.values())
 
     def next(self, count: int) -> list[tuple[Scenario, Task]]:
-        """The next `count`, or as many as are left."""
         drawn, self._left = self._left[:count], self._left[count:]
         return drawn
 
@@ -119,7 +125,7 @@ class Batch:
 
 
 async def collect(
-    settings: RlTrain, player: Plays, tasks: EachOnce | StepTasks, make_job: Callable[[Scenario, Task, int], Job]
+    settings: RlTrain, player: Plays, tasks: Draws, make_job: Callable[[Scenario, Task, int], Job]
 ) -> Batch:
     """Hold the conversations of a step. `make_job(scenario, task, slot)` names one."""
     from muarl_cli.training.advantages import Method, group_advantages

@@ -21,7 +21,7 @@ from muarl_cli.pipeline.lookahead import Lookahead
 from muarl_cli.pipeline.parties import Agents, Talker, Users
 from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.policy import Policy, deliver, load_policy, open_policy
-from muarl_cli.pipeline.rl_batches import Batch, EachOnce, StepTasks, TaskStream, collect, samples_of, step_metrics
+from muarl_cli.pipeline.rl_batches import Batch, InTurn, StepTasks, TaskStream, collect, samples_of, step_metrics
 from muarl_cli.pipeline.rl_metrics import behaviour_metrics, staleness_metrics
 from muarl_cli.pipeline.rollout import chosen, free_keys
 from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
@@ -41,29 +41,33 @@ STAGE = "rl-train"
 
 
 def plan(settings: RlTrain) -> dict[str, Any]:
+    """What a run would do; what only the clock decides (`stop_after_seconds`) is None."""
     tasks = chosen(settings, settings.tasks)
     steps = total_steps(settings, len(tasks))
-    episodes = steps * settings.prompts_per_step * settings.group
+    a_step, at_most = settings.prompts_per_step, settings.prompts_per_step * (1 + settings.refill_rounds)
+    episodes = steps * min(a_step, len(tasks)) * settings.group
     return {
         "tasks": len(tasks),
-        "steps": steps,
-        "episodes": episodes,
-        "episodes_with_refills_at_most": episodes * (1 + settings.refill_rounds),
+        "steps": steps or None,
+        "stop_after_seconds": settings.stop_after_seconds or None,
+        "episodes": episodes or None,
+        "episodes_with_refills_at_most": steps * min(at_most, len(tasks)) * settings.group or None,
         "max_usd": settings.max_usd,
-        "disk_mb": round(episodes * 0.012, 1),
+        "disk_mb": round(episodes * 0.012, 1) or None,
     }
 
 
 def total_steps(settings: RlTrain, tasks: int) -> int:
     """Optimiser steps: as set, or whole steps of the epochs (the paper's code too drops a last partial step); 0 where
-    only the clock ends it. Raises `MuarlError` where the epochs hold no whole step."""
+    only the clock ends it. Raises `MuarlError` where the epochs hold no whole step: such a run would never end."""
     steps = settings.steps or int(settings.epochs * (tasks // settings.prompts_per_step))
-    if not steps and settings.epochs:
+    few = tasks < settings.prompts_per_step
+    if settings.epochs and not steps and not settings.stop_after_seconds:
         raise MuarlError(
-            f"epochs={settings.epochs:g} over {tasks} tasks is not one step of {settings.prompts_per_step} tasks",
-            where="epochs, prompts_per_step",
-            why="a step that is not full is left out, so that training would have none and never end",
-            next_step=f"set prompts_per_step to {tasks} or less, name more tasks, or say how many steps=N",
+            f"epochs={settings.epochs:g} of {tasks} tasks hold no whole step of {settings.prompts_per_step}",
+            where="prompts_per_step",
+            next_step=(f"set prompts_per_step={tasks} or less" if few else "set more epochs")
+            + ", or the number of steps",
             code=ExitCode.CONFIG,
         )
     return steps
@@ -79,6 +83,8 @@ def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, A
             talk.say("nothing to do: this run is complete")
             return _with_code(folder.summary)
         tasks = chosen(settings, settings.tasks)
+        if len(tasks) < settings.prompts_per_step:
+            talk.warn(f"prompts_per_step={settings.prompts_per_step}, but there are only {len(tasks)} tasks for a step")
         started = checkpoint.load_latest(out, talk.warn)
         place = str(started.folder) if started else settings.model
         policy = load_policy(place, settings.rendering, settings.dtype, talk, chat=settings.chat)
@@ -211,7 +217,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
     """where the stream stands after a step's own tasks: what its checkpoint goes on from"""
 
     def hold(step: int) -> Coroutine[Any, Any, Batch]:
-        tasks = StepTasks(stream, settings.prompts_per_step, step) if bound else EachOnce(stream)
+        tasks = StepTasks(stream, settings.prompts_per_step, step) if bound else InTurn(stream)
         ends[step] = stream.at
         return collect(settings, player, tasks, partial(_job, own, step))
 

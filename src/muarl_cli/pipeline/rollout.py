@@ -19,8 +19,9 @@ from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder, kept_owed
 from muarl_cli.reports.tables import comparison_table
 from muarl_cli.scoring.summary import summarise
+from muarl_cli.settings.bases import Played
 from muarl_cli.settings.grammar import BENCHMARKS
-from muarl_cli.settings.models import FREE_KEYS, Played, Rollout
+from muarl_cli.settings.models import FREE_KEYS, Rollout
 from muarl_cli.worlds.catalog import load_tasks
 from muarl_cli.worlds.scenario import Scenario, Task, without_outputs
 

@@ -30,6 +30,7 @@ from muarl_cli.records.lineage import Lineage, Parent, TrainedSet, read_lineage,
 from muarl_cli.records.log import artifact_hash, iter_episodes, parse_where
 from muarl_cli.records.run import RunFolder
 from muarl_cli.settings.models import FREE_KEYS, Sft
+from muarl_cli.training.steps import sft_steps
 from muarl_cli.worlds.catalog import scenario_of
 from muarl_cli.worlds.scenario import stage_of
 
@@ -41,17 +42,37 @@ BASE = "base"
 
 
 def plan(settings: Sft) -> dict[str, Any]:
-    episodes, tokens = 0, 0
+    """What a run would do, from reading the data. Raises `MuarlError` where a run would find nothing to learn from;
+    `steps` is None where only the clock ends it."""
+    train, held, tokens = 0, 0, 0
     for episode in _episodes(settings):
-        episodes += 1
+        apart = _held_out(settings, episode)
+        train, held = train + (not apart), held + apart
         tokens += sum(len(event.text) for event in episode.events) // 4
-    steps = settings.max_steps or int(episodes * (1 - settings.eval_share) / settings.batch * settings.epochs)
+    _require_some(settings, train, held)
     return {
-        "episodes": episodes,
+        "episodes": train + held,
+        "held_out": held,
         "tokens_per_epoch_about": tokens,
-        "steps": steps,
+        "steps": sft_steps(train, settings.batch, settings.epochs, settings.max_steps) or None,
+        "stop_after_seconds": settings.stop_after_seconds or None,
+        "not_known_yet": f"how many episodes are longer than {settings.max_length} tokens and left out",
         "model": settings.model or "tiny, made here",
     }
+
+
+def _require_some(settings: Sft, train: int, held: int) -> None:
+    """Raises `MuarlError` where, of the episodes that `where` names, there is none to learn from."""
+    if train:
+        return
+    fault = f"all {held} episodes are held out" if held else f"no episode passes where={settings.where!r}"
+    raise MuarlError(
+        fault,
+        where=", ".join(settings.data),
+        why=f"their tasks fall into eval_share={settings.eval_share:g}" if held else "",
+        next_step="give more data, or set eval_share=0" if held else "loosen --where, or give other data",
+        code=ExitCode.BAD_DATA,
+    )
 
 
 def run(settings: Sft, out: Path, talk: Talker) -> dict[str, Any]:
@@ -70,13 +91,8 @@ def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
             talk.say("nothing to do: this run is complete")
             return folder.summary
         episodes = list(_episodes(settings))
-        if not episodes:
-            raise MuarlError(
-                f"no episode passes where={settings.where!r}",
-                where=", ".join(settings.data),
-                next_step="loosen --where, or give other data",
-                code=ExitCode.BAD_DATA,
-            )
+        held_out = sum(_held_out(settings, episode) for episode in episodes)
+        _require_some(settings, len(episodes) - held_out, held_out)
         talk.say(f"{len(episodes)} episodes")
         started = checkpoint.load_latest(out, talk.warn)
         policy = _start(settings, episodes, started, talk)
@@ -198,11 +214,16 @@ def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode]) -> _Rows:
         for row in rows:
             if len(row.ids) > settings.max_length:
                 found.long.append(row)
-            elif int(digest(["held-out", episode.task_hash], 8), 16) < settings.eval_share * 16**8:
+            elif _held_out(settings, episode):
                 found.held.append(row)
             else:
                 found.train.append(row)
     return found
+
+
+def _held_out(settings: Sft, episode: Episode) -> bool:
+    """Held out are whole tasks, so that the evaluation loss is of nothing that was learned."""
+    return int(digest(["held-out", episode.task_hash], 8), 16) < settings.eval_share * 16**8
 
 
 def _agent_share(rows: Sequence[TokenRow]) -> float:

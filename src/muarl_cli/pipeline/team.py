@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.settings.bases import Trained
 
 
 class Team:
@@ -71,7 +72,7 @@ class Team:
         self._within = False  # not in a `finally`: after a failure the ranks are no longer in step
 
 
-def run_together(settings: Any, make: Callable[..., Any], lead: Callable[[Team], dict[str, Any]]) -> dict[str, Any]:
+def run_together(settings: Trained, make: Callable[..., Any], lead: Callable[[Team], dict[str, Any]]) -> dict[str, Any]:
     """Join what a launcher started: rank 0 runs `lead`, the others follow it with the trainer that `make` gives.
 
     Returns what `lead` does; nothing on the others. Raises `MuarlError` where there are several processes and nothing
@@ -96,7 +97,7 @@ def run_together(settings: Any, make: Callable[..., Any], lead: Callable[[Team],
             team.dismiss()
 
 
-def optimiser_of(settings: Any, ranks: Any) -> Any:
+def optimiser_of(settings: Trained, ranks: Any) -> Any:
     """What makes the trainer's optimiser: plain AdamW, or DeepSpeed's division of it."""
     if not settings.shards.zero:
         from muarl_cli.training.optim import MasterAdamW
@@ -107,7 +108,7 @@ def optimiser_of(settings: Any, ranks: Any) -> Any:
     return partial(ShardedAdamW, shards=Shards(settings.shards.zero, settings.shards.offload), ranks=ranks)
 
 
-def prepared(model: Any, settings: Any) -> Any:
+def prepared(model: Any, settings: Trained) -> Any:
     """The model as it is to be trained: with a fresh adapter where `lora` asks for one and it has none, and keeping
     only what `recompute` leaves."""
     if settings.lora.rank and not hasattr(model, "peft_config"):
@@ -123,7 +124,7 @@ def prepared(model: Any, settings: Any) -> Any:
     return model
 
 
-def model_on(ranks: Any, own: Any, folder: str, dtype: str, settings: Any) -> Any:
+def model_on(ranks: Any, own: Any, folder: str, dtype: str, settings: Trained) -> Any:
     """Rank 0's model `own`, or what another rank loads from the same folder."""
     if ranks.rank == 0:
         return own

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from muarl_cli.errors import ExitCode, MuarlError
 
@@ -151,6 +152,25 @@ class AppendFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Locked:
+    """What is open under the lock of its folder, a context manager: leaving it closes it, which gives the lock back."""
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
+        """file descriptor that holds the lock; -1 once it is given back"""
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def set_aside_tail(path: Path, keep: int, label: str = "torn") -> tuple[Path, int] | None:

@@ -112,8 +112,9 @@ class Ledger:
                 f"a spend cap of {cap_usd} US dollars is no cap", next_step="give --max-usd", code=ExitCode.CONFIG
             )
         self.path, self.cap_usd = path, cap_usd
-        self._thread_lock = threading.Lock()
-        self._read = 0
+        self._thread_lock, self._disk_lock = threading.Lock(), threading.Lock()
+        self._read = self._safe = 0
+        """bytes of the file that are known, and that are known to be on disk"""
         self._open: dict[str, float] = {}
         self._settled = 0.0
 
@@ -129,10 +130,13 @@ class Ledger:
                 )
             ticket = uuid.uuid4().hex
             self._append(descriptor, {"op": "reserve", "id": ticket, "usd": usd, "what": what})
-            return ticket
+            size = self._read
+        self._on_disk(size)
+        return ticket
 
     def settle(self, ticket: str, usd: float) -> None:
-        """Replace a reservation by what the call really cost (0 for one that was refused)."""
+        """Replace a reservation by what the call really cost (0 for one that was refused). The machine may lose it in
+        a power cut: then the worst case stays counted."""
         with self._locked() as descriptor:
             self._append(descriptor, {"op": "settle", "id": ticket, "usd": usd})
 
@@ -183,6 +187,19 @@ class Ledger:
     def _append(self, descriptor: int, row: Mapping[str, object]) -> None:
         line = (json.dumps(row, ensure_ascii=True) + "\n").encode()
         os.write(descriptor, line)
-        os.fsync(descriptor)
         self._read += len(line)
         self._take(line)
+
+    def _on_disk(self, size: int) -> None:
+        """Return when the first `size` bytes are on disk. Whoever waits at the same time shares the next flush, so that
+        a slow disk bounds the wait of a call and not the number of calls."""
+        with self._disk_lock:
+            if self._safe >= size:
+                return
+            written = self._read
+            descriptor = os.open(self.path, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._safe = written

@@ -16,15 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import canonical_json
 from muarl_cli.records import codec
-from muarl_cli.records.files import FOLDER_MODE, AppendFile, numbered, replace_with, set_aside_tail, write_all
+from muarl_cli.records.files import FOLDER_MODE, AppendFile, Locked, numbered, replace_with, set_aside_tail, write_all
 from muarl_cli.records.scan import LOG_NAME, Damage, Entry, Index, iter_lines, read_lines, scan
 from muarl_cli.records.tokens import TokenShards, reference
 from muarl_cli.records.verdicts import read_verdicts
@@ -63,14 +61,15 @@ class Report:
         return said
 
 
-class EpisodeLog:
+class EpisodeLog(Locked):
     """The log of one folder, open for appending. Use as a context manager, or call `close`."""
 
     def __init__(
         self, folder: Path, lock: int, file: AppendFile, index: Index, shards: TokenShards, report: Report
     ) -> None:
         self.folder, self.report = folder, report
-        self._lock, self._file, self._index, self._shards = lock, file, index, shards
+        super().__init__(lock)
+        self._file, self._index, self._shards = file, index, shards
         self._guard = threading.Lock()
         self._latest: dict[str, Episode] = {}
         """the batch written last, as it would be read: a stage asks for what it wrote"""
@@ -192,17 +191,7 @@ class EpisodeLog:
     def close(self) -> None:
         """Release the file and the lock; nothing is pending, for nothing was ever acknowledged unwritten."""
         self._file.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().close()
 
     def _expected(self, episode_id: str) -> codec.RowsRef | None:
         entry = self._index.entries.get(episode_id)

@@ -13,13 +13,12 @@ import re
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import canonical, canonical_json, digest
 from muarl_cli.records import strict_json
-from muarl_cli.records.files import FOLDER_MODE, AppendFile, disk_error, replace_file, set_aside_tail
+from muarl_cli.records.files import FOLDER_MODE, AppendFile, Locked, disk_error, replace_file, set_aside_tail
 
 LOCK, SETTINGS, METRICS, SUMMARY = "run.lock", "settings.yaml", "metrics.jsonl", "summary.json"
 _MAX_ROW = 4 << 20
@@ -54,14 +53,14 @@ def kept_owed(planned: Iterable[str], done: Collection[str]) -> tuple[list[str],
     return owed, f"kept {len(ids) - len(owed)}, owed {len(owed)}"
 
 
-class RunFolder:
+class RunFolder(Locked):
     """An open run folder; use as a context manager, or call `close`."""
 
     def __init__(self, path: Path, stage: str, run: str, hash_: str, lock: int, resumed: bool) -> None:
         self.path, self.stage, self.run_id, self.settings_hash = path, stage, run, hash_
         self.resumed = resumed
         """whether the folder held this run already"""
-        self._lock = lock
+        super().__init__(lock)
         self._metrics: AppendFile | None = None
 
     @classmethod
@@ -154,17 +153,7 @@ class RunFolder:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -100,6 +100,21 @@ def outcome_class(episode: Episode, judged: Judged) -> str:
     return "success" if episode.reward == 1 else "failure"
 
 
+def episode_row(episode: Episode, judged: Judged) -> dict[str, Any]:
+    """What every list of episodes says of one."""
+    return {
+        "id": episode.episode_id,
+        "task": episode.task_id,
+        "stage": episode.stage,
+        "step": episode.step,
+        "rollout": episode.rollout,
+        "class": outcome_class(episode, judged),
+        "reward": episode.reward,
+        "end": episode.end.reason.value,
+        "turns": episode.usage.get("turns"),
+    }
+
+
 def rates(
     episodes: Sequence[Episode], judged: Mapping[str, Judged], of: Callable[[Judged], bool | None]
 ) -> dict[str, float]:

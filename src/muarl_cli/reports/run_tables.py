@@ -11,7 +11,7 @@ from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.records.run import settings_diff
-from muarl_cli.reports.layers import Judged, outcome_class
+from muarl_cli.reports.layers import Judged, episode_row
 from muarl_cli.reports.run_view import RunView
 from muarl_cli.reports.tables import Column, Style, Table
 from muarl_cli.scoring.summary import ScoreSummary
@@ -206,20 +206,7 @@ def episode_table(run: RunView, keep: Callable[[Episode], bool], limit: int) -> 
     rows = []
     for episode in chosen[: limit or None]:
         judged = run.judged.get(episode.episode_id, Judged({}))
-        rows.append(
-            {
-                "id": episode.episode_id,
-                "task": episode.task_id,
-                "stage": episode.stage,
-                "step": episode.step,
-                "rollout": episode.rollout,
-                "class": outcome_class(episode, judged),
-                "reward": episode.reward,
-                "end": episode.end.reason.value,
-                "turns": episode.usage.get("turns"),
-                "rules": ", ".join(judged.broken) or None,
-            }
-        )
+        rows.append({**episode_row(episode, judged), "rules": ", ".join(judged.broken) or None})
     left = len(chosen) - len(rows)
     notes = (f"{left:,} more; --limit 0 shows all",) if left else ()
     return Table(f"{run.name}: {len(chosen):,} of {len(run.episodes):,} episodes", columns, tuple(rows), notes)

@@ -20,7 +20,7 @@ from muarl_cli.conversation.protocols import Owner
 from muarl_cli.errors import MuarlError
 from muarl_cli.reports.advantages import advantages
 from muarl_cli.reports.figures import visible
-from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, outcome_class
+from muarl_cli.reports.layers import FAIL, LAYERS, NA, PASS, Judged, episode_row
 from muarl_cli.reports.replay import state_diffs
 from muarl_cli.reports.run_view import RunView
 
@@ -78,21 +78,13 @@ def _entry(number: int, run: RunView, episode: Episode, judged: Judged, tokens: 
     """What the list and the filters know of an episode."""
     return {
         "run": number,
-        "id": episode.episode_id,
-        "task": episode.task_id,
+        **episode_row(episode, judged),
         "key": f"{episode.task_hash}:{episode.task_id}",
         "scenario": episode.scenario,
         "family": run.families.get(episode.task_hash, ""),
-        "stage": episode.stage,
-        "step": episode.step,
-        "rollout": episode.rollout,
-        "class": outcome_class(episode, judged),
-        "reward": episode.reward,
-        "end": episode.end.reason.value,
         "layers": "".join(_LETTERS.get(judged.layers.get(name, ""), "-") for name in LAYERS),
         "rules": list(judged.broken),
         "user": " ".join(str(episode.user.get(key) or "") for key in ("backend", "model")).strip(),
-        "turns": episode.usage.get("turns"),
         "tokens": tokens,
     }
 

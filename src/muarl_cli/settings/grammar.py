@@ -194,9 +194,8 @@ def split_override(text: str) -> tuple[str, str]:
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean ...?` for the known name that is closest, else the list of names in short."""
     last = name.rsplit(".", 1)[-1]
-    near = [key for key in known if key.rsplit(".", 1)[-1] == last][
-        :1
-    ]  # the right key without its group, or in another
+    near = get_close_matches(name, known, n=1, cutoff=0.85)
+    near = near or [key for key in known if key.rsplit(".", 1)[-1] == last]  # without its group, or in another
     near = near or get_close_matches(name, known, n=1, cutoff=0.55)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
 

@@ -143,7 +143,7 @@ class Checkouts(Group):
 
 
 class Judge(Group):
-    """Who judges what a task asserts in words."""
+    """Who judges what a task asserts in words: a part of its score. (`judges` vote on demonstrations instead.)"""
 
     model: str
     """a model behind an OpenAI-compatible address; empty = nobody, and those assertions are reported as null"""
@@ -247,7 +247,7 @@ class ToolModel(Group):
 
 
 class Judges(Group):
-    """Models that vote on what the filters let pass."""
+    """The committee that votes on demonstrations which the filters let pass. (`judge` scores assertions instead.)"""
 
     models: Names
     """models of the committee, behind one address; empty = no committee. More than half must accept"""

@@ -6,96 +6,36 @@ test compares the two. The docstring under a field is its help text and its desc
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from muarl_cli.settings.grammar import (
-    HUMAN,
-    SCRIPTED_AGENTS,
-    TaskRef,
-    parse_engines,
-    parse_mixture,
-    parse_rates,
-    parse_task_ref,
+from muarl_cli.settings.bases import (
+    Conversations,
+    Outputs,
+    Played,
+    Served,
+    Stage,
+    StageSettings,
+    Trained,
 )
+from muarl_cli.settings.grammar import parse_engines
 from muarl_cli.settings.groups import (
     AlarmAt,
-    Checkouts,
     Count,
     CountOrNone,
-    Group,
     Judge,
     Judges,
-    Limits,
-    Lora,
     Names,
     NotNegative,
     Positive,
-    Price,
-    Seed,
-    Shards,
     Share,
-    TaskRefs,
     Teacher,
     Tiny,
     ToolModel,
-    User,
     Watchdogs,
     as_list,
 )
-
-Rendering = Literal["auto", "full", "compact"]
-"""auto = as the checkpoint was trained, full where it does not say"""
-Chat = Literal["auto", "nonthinking", "thinking", "own"]
-"""auto = as the checkpoint was trained; nonthinking where it does not say and is a Qwen3; else its own template"""
-Dtype = Literal["auto", "float32", "bfloat16"]
-"""auto = bfloat16 on an accelerator, float32 on a CPU"""
-Schedule = Literal["constant", "cosine", "linear"]
-Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-TopP = Annotated[float, Field(gt=0, le=1)]
-Outputs = Literal["check", "drop"]
-POLICY = "policy"
-
-
-class Stage(StrEnum):
-    """The five stages, as their pages and environment variables are named."""
-
-    SYNTH_COLDSTART = "synth_coldstart"
-    SFT = "sft"
-    ROLLOUT = "rollout"
-    RL_TRAIN = "rl_train"
-    EVAL = "eval"
-
-    @property
-    def command(self) -> str:
-        """The subcommand: synth-coldstart."""
-        return self.value.replace("_", "-")
-
-
-class StageSettings(Group):
-    """What every stage has."""
-
-    seed: Seed
-    """seed of everything random in this stage"""
-    mcp_servers: Names
-    """files of MCP servers that are then known as mcp:NAME, beside those of the package"""
-
-
-class Conversations(StageSettings):
-    """What every stage has that holds conversations."""
-
-    user: User
-    limits: Limits
-    in_flight: Count
-    """conversations held at the same time"""
-    max_usd: NotNegative
-    """spend cap for paid addresses; 0 = no paid call at all"""
-    prices: dict[str, Price]
-    """prices of models that the built-in table does not know"""
 
 
 class SynthColdstart(Conversations):
@@ -142,7 +82,7 @@ class SynthColdstart(Conversations):
         return ",".join(names)
 
 
-class Sft(StageSettings):
+class Sft(Trained):
     """Settings of `muarl sft`."""
 
     data: Names
@@ -152,48 +92,20 @@ class Sft(StageSettings):
     model: str
     """folder of the model to start from; empty = make a tiny model from nothing"""
     tiny: Tiny
-    rendering: Rendering
-    """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
-    chat: Chat
-    """chat template: nonthinking or thinking (Qwen3's), own = the checkpoint's; auto = as the checkpoint was trained"""
     batch: Count
     """episodes an optimiser step"""
-    micro_batch_tokens: Count
-    """tokens that go through the model at once, padding included; does not change the result"""
     epochs: NotNegative
     """passes over the data"""
     max_steps: CountOrNone
     """optimiser steps; 0 = by epochs"""
-    lr: Positive
-    """highest learning rate"""
-    schedule: Schedule
-    """course of the learning rate after the warm-up"""
-    warmup_steps: CountOrNone
-    """steps over which the learning rate rises from 0"""
-    weight_decay: NotNegative
-    """AdamW weight decay"""
-    betas: Betas
-    """AdamW betas"""
-    grad_clip: NotNegative
-    """largest gradient norm; 0 = no clipping"""
     max_length: Count
     """longest episode in tokens; longer ones are left out and counted"""
     eval_share: Annotated[Share, Field(lt=1)]
     """share of the episodes held out for the evaluation loss"""
     eval_every: CountOrNone
     """steps between two evaluations; 0 = only at the end"""
-    save_every: CountOrNone
-    """steps between two checkpoints; 0 = only at the end"""
     keep: Count
     """checkpoints kept, the best one not counted"""
-    dtype: Dtype
-    """number type of the weights; auto = bfloat16 on an accelerator, float32 on a CPU"""
-    recompute: bool
-    """keep only what enters each layer and compute the rest again in the backward pass; does not change the result"""
-    lora: Lora
-    shards: Shards
-    stop_after_seconds: NotNegative
-    """stop after the step in which this many seconds are over; 0 = off"""
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -208,78 +120,6 @@ class Sft(StageSettings):
         return self
 
 
-class Played(Conversations):
-    """What the stages share in which the policy plays the agent."""
-
-    model: str
-    """checkpoint folder, or the name of a model behind base_url; empty = the newest checkpoint under runs/"""
-    tasks: TaskRefs
-    """task sets as source:scenario:split, single tasks as source:scenario:split:id"""
-    max_tasks: CountOrNone
-    """use this many tasks, taken evenly from the sets; 0 = all"""
-    temperature: Temperature
-    """sampling temperature of the policy; 0 = greedy"""
-    top_p: TopP
-    """nucleus sampling of the policy"""
-    rendering: Rendering
-    """how the system turn is rendered: full or compact; auto = as the checkpoint was trained, else full"""
-    chat: Chat
-    """chat template: nonthinking or thinking (Qwen3's), own = the checkpoint's; auto = as the checkpoint was trained"""
-    dtype: Dtype
-    """number type of an in-process model; auto = bfloat16 on an accelerator, float32 on a CPU"""
-    checkouts: Checkouts
-    engines: Names
-    """addresses of vLLM servers that draw the policy's turns, token by token, or vllm = vLLM in this process, with its
-    options as vllm?gpu_memory_utilization=0.5; empty = this process does, with transformers"""
-
-    @field_validator("engines")
-    @classmethod
-    def _engines(cls, value: list[str]) -> list[str]:
-        parse_engines(value)
-        return value
-
-    @property
-    def task_refs(self) -> tuple[TaskRef, ...]:
-        """`tasks`, parsed."""
-        return tuple(parse_task_ref(text) for text in self.tasks)
-
-
-class Served(Played):
-    """What `rollout` and `eval` share: the agent may also be scripted, or be served elsewhere."""
-
-    agent: str
-    """policy = the model; else a scripted agent or a mixture of them"""
-    base_url: str
-    """OpenAI-compatible address that serves the model; empty = OPENAI_BASE_URL where the model is no folder"""
-    world_injectors: str
-    """faults that the tools show on purpose, with their rates: latency=0.1,tool_5xx=0.05; empty = none"""
-    guard: bool
-    """refuse, at run time, a write that breaks a prerequisite or confirm rule of its scenario"""
-
-    @field_validator("world_injectors")
-    @classmethod
-    def _rates(cls, value: str) -> str:
-        parse_rates(value)
-        return value
-
-    @field_validator("agent")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in (POLICY, HUMAN):
-            parse_mixture(value, (POLICY, HUMAN, *SCRIPTED_AGENTS), "agent")
-        return value
-
-    @property
-    def from_folder(self) -> bool:
-        """Whether the agent is a model whose folder is here, wherever its turns are drawn."""
-        return self.agent == POLICY and Path(self.model).is_dir()
-
-    @property
-    def in_process(self) -> bool:
-        """Whether a model in this process draws the agent's turns, in batches that are the same every time."""
-        return self.from_folder and not self.engines
-
-
 class Rollout(Served):
     """Settings of `muarl rollout`."""
 
@@ -287,7 +127,7 @@ class Rollout(Served):
     """rollouts a task"""
 
 
-class RlTrain(Played):
+class RlTrain(Played, Trained):
     """Settings of `muarl rl-train`."""
 
     steps: CountOrNone
@@ -295,21 +135,9 @@ class RlTrain(Played):
     epochs: NotNegative
     """passes over the tasks; 0 = by steps"""
     prompts_per_step: Count
-    """tasks a step"""
+    """tasks a step; none comes twice in one"""
     group: Annotated[int, Field(ge=2)]
     """rollouts a task: what the advantage compares"""
-    lr: Positive
-    """highest learning rate"""
-    schedule: Schedule
-    """course of the learning rate after the warm-up"""
-    warmup_steps: CountOrNone
-    """steps over which the learning rate rises from 0"""
-    weight_decay: NotNegative
-    """AdamW weight decay"""
-    betas: Betas
-    """AdamW betas"""
-    grad_clip: NotNegative
-    """largest gradient norm; 0 = no clipping"""
     reward: Literal["outcome", "rubric", "gated"]
     """what an episode is worth: 1 for the right end; the share of its task's checks that hold; or 1 for the right end
     reached without breaking policy or safety"""
@@ -341,8 +169,6 @@ class RlTrain(Played):
     """weight of the KL to the starting model in the loss; 0 = none, and no second model in memory"""
     kl_estimator: Literal["k1", "k2", "k3"]
     """estimator of that KL"""
-    micro_batch_tokens: Count
-    """tokens that go through the model at once; does not change the result"""
     staleness: CountOrNone
     """how many updates the weights that drew a token may lie behind those it trains; 0 = each step waits for its own
     conversations, above it those of as many steps more go on while one trains (needs servers as engines)"""
@@ -354,16 +180,8 @@ class RlTrain(Played):
     """how often groups that taught nothing are replaced within a step"""
     retry_faults: CountOrNone
     """how often a slot of a group that ended in a fault is played again"""
-    save_every: CountOrNone
-    """steps between two checkpoints; 0 = only at the end"""
     keep: Count
     """checkpoints kept"""
-    recompute: bool
-    """keep only what enters each layer and compute the rest again in the backward pass; does not change the result"""
-    lora: Lora
-    shards: Shards
-    stop_after_seconds: NotNegative
-    """stop after the step in which this many seconds are over; 0 = off"""
     trackers: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(as_list)]
     """who gets a copy of the metrics beside metrics.jsonl: tensorboard, wandb, trackio; empty = nobody"""
     watchdogs: Watchdogs

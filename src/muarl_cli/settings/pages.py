@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from muarl_cli.errors import ExitCode, MuarlError
+from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.grammar import nearest
-from muarl_cli.settings.models import MODELS, Stage
+from muarl_cli.settings.models import MODELS
 from muarl_cli.settings.yamlio import load_file, load_text, mapping
 
 STAGE_NAMES = tuple(stage.value for stage in Stage)

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
+from muarl_cli.settings.bases import POLICY, Stage, StageSettings
 from muarl_cli.settings.grammar import AUTO, BENCHMARKS, WRITTEN_USERS, nearest, split_override, unknown_key
-from muarl_cli.settings.models import FREE_KEYS, MODELS, POLICY, Stage, StageSettings
+from muarl_cli.settings.models import FREE_KEYS, MODELS
 from muarl_cli.settings.pages import STAGE_NAMES, flatten, groups, leaves, page, profile, unflatten
 from muarl_cli.settings.yamlio import dump, load_file, load_text, refuse_secrets
 
@@ -38,12 +39,13 @@ class Resolved:
     origins: Mapping[str, str]
 
     def plain(self) -> dict[str, Any]:
-        """Nested plain values, JSON and YAML safe."""
-        return self.settings.model_dump(mode="json")
+        """Nested plain values, JSON and YAML safe, in the order of the page."""
+        return unflatten(self.flat())
 
     def flat(self) -> dict[str, Any]:
         """Dotted key to plain value, in the order of the page."""
-        return flatten(self.plain(), type(self.settings))
+        flat = flatten(self.settings.model_dump(mode="json"), type(self.settings))
+        return {key: flat[key] for key in self.origins}  # the page is the first layer, so its order is theirs
 
     def yaml(self) -> str:
         """A file that `--config` reads back to the same settings."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from muarl_cli.settings.models import MODELS, Stage
+from muarl_cli.settings.bases import Stage
+from muarl_cli.settings.models import MODELS
 from muarl_cli.settings.pages import page
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

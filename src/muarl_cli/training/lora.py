@@ -76,6 +76,20 @@ def base_of(folder: Path) -> Path | None:
     return Path(json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
+def require_whole(folder: Path) -> None:
+    """Raises `MuarlError` for an adapter by itself: a server holds whole models, and would play its base unseen."""
+    if base_of(folder) is None:
+        return
+    from muarl_cli.errors import ExitCode, MuarlError
+
+    raise MuarlError(
+        f"{folder} is an adapter, and a server plays whole models",
+        next_step=f"muarl export model {folder} --out FOLDER adds it to its base: serve that folder, and name it as "
+        "the model; or --engine vllm, which takes both",
+        code=ExitCode.USAGE,
+    )
+
+
 def rank_of(folder: Path) -> int:
     """The rank of the adapter in `folder`, the largest where parts of it differ."""
     import json

@@ -22,6 +22,7 @@ from muarl_cli.training.attention import packed_attention
 from muarl_cli.training.optim import MasterAdamW, Optimiser, lr_at, model_mode, require_same
 from muarl_cli.training.order import epoch_order, rows_digest
 from muarl_cli.training.packing import agent_tokens, micro_batches
+from muarl_cli.training.steps import sft_steps, steps_an_epoch
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,8 @@ class SftTrainer:
         self._order: tuple[int, list[int]] = (-1, [])
         self._step = 0
         self._skipped = 0
-        self.steps_per_epoch = math.ceil(len(self._rows) / settings.batch)
-        by_epochs = math.ceil(settings.epochs * self.steps_per_epoch - 1e-9)
-        limits = [limit for limit in (by_epochs, settings.max_steps) if limit > 0]
-        self.total_steps = min(limits, default=0)
+        self.steps_per_epoch = steps_an_epoch(len(self._rows), settings.batch)
+        self.total_steps = sft_steps(len(self._rows), settings.batch, settings.epochs, settings.max_steps)
         """optimiser steps in all; 0 where only the caller knows when to stop"""
 
     @property

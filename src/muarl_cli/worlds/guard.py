@@ -9,31 +9,24 @@ from __future__ import annotations
 
 from muarl_cli.conversation.events import Event, ToolClass
 from muarl_cli.conversation.protocols import ToolResult, World
-from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.scoring.confirm import concerns, disagreement
 from muarl_cli.scoring.rules import Rule, unread
 from muarl_cli.scoring.trace import read
+from muarl_cli.worlds.wrapped import WrappedWorld
 
 GUARDS = ("prereq", "confirm")
 """the kinds of rules that can be decided before a write"""
 
 
-class GuardedWorld:
+class GuardedWorld(WrappedWorld):
     """A world behind its scenario's rules."""
 
     def __init__(self, inner: World, rules: tuple[Rule, ...]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.rules = tuple(rule for rule in rules if rule.kind in GUARDS)
         self._events: list[Event] = []
         self._writes = frozenset(tool.name for tool in inner.tools if tool.klass is ToolClass.WRITE)
-
-    @property
-    def tools(self) -> tuple[ToolSpec, ...]:
-        return self.inner.tools
-
-    @property
-    def user_tools(self) -> tuple[ToolSpec, ...]:
-        return self.inner.user_tools
 
     def watch(self, event: Event) -> None:
         """Told by the loop's caller of each event as it happens; the call under way is the last one."""
@@ -53,9 +46,3 @@ class GuardedWorld:
         if rule.kind == "prereq":
             return unread(rule, trace, step.at) or ""
         return disagreement(rule, trace, step)[0] if concerns(rule, step) else ""
-
-    def fingerprint(self) -> str:
-        return self.inner.fingerprint()
-
-    def close(self) -> None:
-        self.inner.close()

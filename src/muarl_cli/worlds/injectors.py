@@ -16,8 +16,9 @@ from dataclasses import replace
 
 from muarl_cli.conversation.events import ToolClass
 from muarl_cli.conversation.protocols import ToolResult, World
-from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.hashing import canonical_json
+from muarl_cli.worlds.wrapped import WrappedWorld
 
 DELAY = 0.02
 """seconds of an injected latency at most: long enough to reorder what runs at the same time, short enough for a test"""
@@ -39,11 +40,12 @@ APPLIES: Mapping[str, frozenset[ToolClass]] = {
 """which calls each injector may spoil, in the order in which they are drawn"""
 
 
-class InjectedWorld:
+class InjectedWorld(WrappedWorld):
     """A world whose answers are spoilt now and then. `twin` opens one in the initial state, for stale reads."""
 
     def __init__(self, inner: World, rates: Mapping[str, float], seed: int, twin: Callable[[], World]) -> None:
-        self.inner, self.rates = inner, dict(rates)
+        super().__init__(inner)
+        self.rates = dict(rates)
         self._rng = random.Random(seed)
         self._open_twin = twin
         self._twin: World | None = None
@@ -51,19 +53,8 @@ class InjectedWorld:
         self._denied: set[str] = set()
         self._classes = {tool.name: tool.klass for tool in inner.tools}
 
-    @property
-    def tools(self) -> tuple[ToolSpec, ...]:
-        return self.inner.tools
-
-    @property
-    def user_tools(self) -> tuple[ToolSpec, ...]:
-        return self.inner.user_tools
-
-    def fingerprint(self) -> str:
-        return self.inner.fingerprint()
-
     def close(self) -> None:
-        self.inner.close()
+        super().close()
         if self._twin is not None:
             self._twin.close()
 

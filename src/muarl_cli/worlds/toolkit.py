@@ -45,6 +45,11 @@ class Desk:
             raise Refusal(f"no {table.rstrip('s')} {key}")
         return record
 
+    def show(self, table: str, key: str, *fields: str) -> dict[str, Any]:
+        """These fields of a record, in this order."""
+        record = self.read(table, key)
+        return {field: record[field] for field in fields}
+
     def find(self, table: str, **fields: Any) -> list[tuple[str, Record]]:
         """All records whose fields have these values."""
         return self.store.find(table, fields)
@@ -83,6 +88,11 @@ class Desk:
         if self.find(table, **{self.owner_field: owner}):
             raise Refusal(f"{self.owner_field.removesuffix('_id')} {owner} {taken}")
         self.save(table, owner, {self.owner_field: owner} | fields)
+        return "ok"
+
+    def change_once(self, table: str, key: str, changes: Mapping[str, Any]) -> str:
+        """Change these fields of a record; refuses a field that was changed before."""
+        self.save(table, key, change_once(self.read(table, key), f"{table.removesuffix('s')} {key}", changes))
         return "ok"
 
     def save(self, table: str, key: str, record: Record) -> None:
@@ -160,6 +170,11 @@ def some_of(description: str, **fields: Mapping[str, Any]) -> dict[str, Any]:
         "additionalProperties": False,
         "minProperties": 1,
     }
+
+
+def one_of(*shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Exactly one of these objects."""
+    return {"oneOf": list(shapes)}
 
 
 PHONE, EMAIL = text("six digits", r"^[0-9]{6}$"), text("an email address", r"^\S+@\S+$")

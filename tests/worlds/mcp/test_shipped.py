@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.goal_words import values_said, words_around
 
 from muarl_cli.cli.app import main
 from muarl_cli.conversation.events import ToolClass
@@ -20,7 +21,7 @@ from muarl_cli.records.log import iter_episodes
 from muarl_cli.scoring.findings import Verdict
 from muarl_cli.scoring.layers import judge
 from muarl_cli.worlds.goals import goals_of
-from muarl_cli.worlds.language import said, value_text
+from muarl_cli.worlds.language import said
 from muarl_cli.worlds.mcp.background import background
 from muarl_cli.worlds.mcp.environments import install
 from muarl_cli.worlds.mcp.scenario import SHIPPED, McpScenario, mcp_scenario
@@ -71,12 +72,8 @@ def test_no_value_is_part_of_the_words_around_it(name: str) -> None:
     language = mcp_scenario(name).language
     for task in every_task(name):
         for goal in goals_of(task.brief):
-            intent = language.intents[goal.intent]
-            own = [language.slots[slot] for slot in intent.slots]
-            around = [*intent.open, intent.propose, intent.done, intent.refuse]
-            around += [words for slot in own for words in (*slot.tell, *slot.change, *slot.dont_know, slot.words)]
-            text = " | ".join(around)
-            values = {value_text(v) for row in (goal.slots, goal.final) for s, v in row.items() if s in intent.slots}
+            text = " | ".join(words_around(language, goal))
+            values = values_said(language, goal)
             assert not [v for v in values if said(v, text)], task.id
             assert "answer" not in goal.slots or not said(goal.slots["answer"], text), task.id
 

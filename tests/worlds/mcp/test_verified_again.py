@@ -17,6 +17,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.events import Actor, Kind
 from muarl_cli.records import codec
 from muarl_cli.records.log import iter_episodes
+from muarl_cli.records.verdicts import read_verdicts
 from muarl_cli.worlds.mcp.scenario import mcp_scenario
 
 from .test_scenario import LANGUAGE
@@ -45,9 +46,12 @@ def doctored(run: Path, place: Path, change: Callable[[Episode], Episode]) -> Pa
     place.mkdir()
     for name in ("settings.yaml", "verdicts.jsonl"):
         (place / name).write_bytes((run / name).read_bytes())
-    first, *rest = iter_episodes(run)
-    assert first.state.initial != first.state.final
-    (place / "episodes.jsonl").write_bytes(b"".join(codec.encode(e) for e in (change(first), *rest)))
+    verdicts = read_verdicts(run)
+    episodes = list(iter_episodes(run))  # as they finished, so the first one need not be one of those accepted
+    at = next(i for i, e in enumerate(episodes) if verdicts.get(e.episode_id, {}).get("accepted"))
+    assert episodes[at].state.initial != episodes[at].state.final
+    episodes[at] = change(episodes[at])
+    (place / "episodes.jsonl").write_bytes(b"".join(map(codec.encode, episodes)))
     return place
 
 

@@ -37,11 +37,11 @@ from muarl_cli.worlds.toolkit import (
     PHONE,
     Desk,
     Refusal,
-    change_once,
     choice,
     four_digits,
     integer,
     nested,
+    one_of,
     some_of,
     tool,
     toolset,
@@ -117,9 +117,8 @@ def _ready(intent: str, student_id: str, student: Record) -> None:
     ToolClass.READ, "Contact details, programme, standing, credits, holds and balance of a student.", student_id=STUDENT
 )
 def get_student(desk: Desk, student_id: str) -> Any:
-    student = desk.read("students", student_id)
-    names = ("name", "email", "phone", "program", "standing", "earned", "hold", "balance")
-    return {name: student[name] for name in names}
+    contact = ("name", "email", "phone")
+    return desk.show("students", student_id, *contact, "program", "standing", "earned", "hold", "balance")
 
 
 @tool(ToolClass.READ, "The enrolments of a student with their courses.", student_id=STUDENT)
@@ -227,21 +226,17 @@ def change_grading(desk: Desk, enrolment_id: str, basis: str) -> Any:
     enrolment = desk.read("enrolments", enrolment_id)
     if why := fixed_basis(desk.read("sections", enrolment["section_id"]), enrolment):
         raise Refusal(f"enrolment {enrolment_id}: {why}")
-    changed = change_once(enrolment, f"enrolment {enrolment_id}", {"basis": basis})
-    desk.save("enrolments", enrolment_id, changed)
-    return "ok"
+    return desk.change_once("enrolments", enrolment_id, {"basis": basis})
 
 
 @tool(
     ToolClass.WRITE,
     "File a petition for an exception (kind, ground), or one for graduation (ceremony, guests).",
     student_id=STUDENT,
-    petition={
-        "oneOf": [
-            nested("an exception", kind=choice("what for", KINDS), ground=choice("on what ground", GROUNDS)),
-            nested("graduation", ceremony=choice("which ceremony", CEREMONIES), guests=integer("guests", 1, 6)),
-        ]
-    },
+    petition=one_of(
+        nested("an exception", kind=choice("what for", KINDS), ground=choice("on what ground", GROUNDS)),
+        nested("graduation", ceremony=choice("which ceremony", CEREMONIES), guests=integer("guests", 1, 6)),
+    ),
 )
 def file_petition(desk: Desk, student_id: str, petition: dict[str, Any]) -> Any:
     kind = "graduate" if "ceremony" in petition else "petition"
@@ -261,17 +256,14 @@ def file_petition(desk: Desk, student_id: str, petition: dict[str, Any]) -> Any:
 )
 def order_transcript(desk: Desk, student_id: str, delivery: str, copies: int) -> Any:
     _ready("transcript", student_id, desk.read("students", student_id))
-    if desk.find("orders", student_id=student_id):
-        raise Refusal(f"student {student_id} already ordered transcripts")
-    desk.save("orders", student_id, {"student_id": student_id, "delivery": delivery, "copies": copies})
-    return "ok"
+    return desk.add_once("orders", student_id, "already ordered transcripts", delivery=delivery, copies=copies)
 
 
 @tool(
     ToolClass.WRITE,
     "Settle the open balance of a student: paid at once (method), or in instalments (months).",
     student_id=STUDENT,
-    settlement={"oneOf": [nested("at once", method=METHOD), nested("instalments", months=integer("months", 2, 8))]},
+    settlement=one_of(nested("at once", method=METHOD), nested("instalments", months=integer("months", 2, 8))),
 )
 def settle_balance(desk: Desk, student_id: str, settlement: dict[str, Any]) -> Any:
     student = desk.read("students", student_id)
@@ -290,11 +282,9 @@ def settle_balance(desk: Desk, student_id: str, settlement: dict[str, Any]) -> A
     changes=some_of("what is new", phone=PHONE, email=EMAIL, program=choice("the new programme", PROGRAMS)),
 )
 def update_student(desk: Desk, student_id: str, changes: dict[str, str]) -> Any:
-    student = desk.read("students", student_id)
     if "program" in changes:
-        _ready("program", student_id, student)
-    desk.save("students", student_id, change_once(student, f"student {student_id}", changes))
-    return "ok"
+        _ready("program", student_id, desk.read("students", student_id))
+    return desk.change_once("students", student_id, changes)
 
 
 @tool(

@@ -12,7 +12,7 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.job_application import conditions, state
 from muarl_cli.worlds.builtin.job_application.state import STEP, Tables
-from muarl_cli.worlds.draws import Drawn, another, chosen, email_address, phone_number
+from muarl_cli.worlds.draws import Drawn, chosen, other
 from muarl_cli.worlds.store import Record
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -168,10 +168,4 @@ def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """A value of this slot other than `value` that the policy allows wherever it allows `value`."""
     if slot == "salary":
         return value - STEP * rng.randrange(1, 5)
-    if slot == "phone":
-        return another(rng, (phone_number(rng) for _ in range(2)), value)
-    if slot in ("email", "friend"):
-        return another(rng, (email_address(rng, state.NAMES, state.HOST) for _ in range(2)), value)
-    if slot in OPTIONS:
-        return another(rng, OPTIONS[slot], value)
-    raise ValueError(f"nobody changes their mind about {slot}")
+    return other(rng, "email" if slot == "friend" else slot, value, OPTIONS, state.NAMES, state.HOST)

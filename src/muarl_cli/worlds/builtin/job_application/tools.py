@@ -32,11 +32,11 @@ from muarl_cli.worlds.toolkit import (
     EMAIL,
     PHONE,
     Desk,
-    change_once,
     choice,
     four_digits,
     integer,
     nested,
+    one_of,
     refuse,
     some_of,
     text,
@@ -64,8 +64,7 @@ def _applications(desk: Desk, candidate: Record) -> list[Record]:
 
 @tool(ToolClass.READ, "Contact details, degree, experience and job alert of a candidate.", candidate_id=CANDIDATE)
 def get_candidate(desk: Desk, candidate_id: str) -> Any:
-    candidate = desk.read("candidates", candidate_id)
-    return {key: candidate[key] for key in ("name", "email", "phone", "degree", "years", "alert")}
+    return desk.show("candidates", candidate_id, "name", "email", "phone", "degree", "years", "alert")
 
 
 @tool(ToolClass.READ, "The applications of a candidate, with their openings.", candidate_id=CANDIDATE)
@@ -195,13 +194,11 @@ def add_document(desk: Desk, application_id: str, document: str) -> Any:
     ToolClass.WRITE,
     "Answer an offer: accept it (start), turn it down (reason) or ask for more, once (salary).",
     application_id=APPLICATION,
-    answer={
-        "oneOf": [
-            nested("accept it", start=START),
-            nested("turn it down", reason=REASON),
-            nested("ask for more", salary=SALARY),
-        ]
-    },
+    answer=one_of(
+        nested("accept it", start=START),
+        nested("turn it down", reason=REASON),
+        nested("ask for more", salary=SALARY),
+    ),
 )
 def answer_offer(desk: Desk, application_id: str, answer: dict[str, Any]) -> Any:
     application, opening = _with_opening(desk, application_id)
@@ -271,11 +268,9 @@ def refer_friend(desk: Desk, candidate_id: str, opening: str, friend: str) -> An
     ),
 )
 def update_candidate(desk: Desk, candidate_id: str, changes: dict[str, Any]) -> Any:
-    candidate = desk.read("candidates", candidate_id)
     if "alert" in changes:
-        refuse(conditions.no_alert(candidate))
-    desk.save("candidates", candidate_id, change_once(candidate, f"candidate {candidate_id}", changes))
-    return "ok"
+        refuse(conditions.no_alert(desk.read("candidates", candidate_id)))
+    return desk.change_once("candidates", candidate_id, changes)
 
 
 @tool(

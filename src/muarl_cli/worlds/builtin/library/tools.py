@@ -34,6 +34,7 @@ from muarl_cli.worlds.toolkit import (
     four_digits,
     integer,
     nested,
+    one_of,
     some_of,
     text,
     tool,
@@ -67,8 +68,7 @@ def _shift(desk: Desk, title: str, free: int = 0, waiting: int = 0) -> None:
 
 @tool(ToolClass.READ, "Contact details, membership and open fine (euros) of a member.", member_id=MEMBER)
 def get_member(desk: Desk, member_id: str) -> Any:
-    member = desk.read("members", member_id)
-    return {key: member[key] for key in ("name", "email", "phone", "tier", "fine")}
+    return desk.show("members", member_id, "name", "email", "phone", "tier", "fine")
 
 
 @tool(ToolClass.READ, "The loans and reservations of a member, with their titles.", member_id=MEMBER)
@@ -205,12 +205,10 @@ def update_member(desk: Desk, member_id: str, changes: dict[str, str]) -> Any:
     ToolClass.WRITE,
     "Ask for a book that the library does not hold: to be bought (format) or ordered from elsewhere (partner).",
     member_id=MEMBER,
-    request={
-        "oneOf": [
-            nested("buy it", title=TITLE, format=choice("the format", FORMATS)),
-            nested("order it", title=TITLE, partner=choice("the library that has it", PARTNERS)),
-        ]
-    },
+    request=one_of(
+        nested("buy it", title=TITLE, format=choice("the format", FORMATS)),
+        nested("order it", title=TITLE, partner=choice("the library that has it", PARTNERS)),
+    ),
 )
 def request_book(desk: Desk, member_id: str, request: dict[str, str]) -> Any:
     desk.read("members", member_id)

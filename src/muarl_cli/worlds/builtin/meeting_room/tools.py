@@ -36,7 +36,6 @@ from muarl_cli.worlds.toolkit import (
     PHONE,
     Desk,
     Refusal,
-    change_once,
     choice,
     four_digits,
     integer,
@@ -87,8 +86,7 @@ def _reserve(desk: Desk, employee_id: str, room: str, time: str, people: int, la
 
 @tool(ToolClass.READ, "Contact details and kind of contract of an employee.", employee_id=EMPLOYEE)
 def get_employee(desk: Desk, employee_id: str) -> Any:
-    employee = desk.read("employees", employee_id)
-    return {name: employee[name] for name in ("name", "email", "phone", "contract")}
+    return desk.show("employees", employee_id, "name", "email", "phone", "contract")
 
 
 @tool(ToolClass.READ, "The upcoming bookings of an employee with their rooms.", employee_id=EMPLOYEE)
@@ -186,8 +184,7 @@ def change_booking(desk: Desk, booking_id: str, changes: dict[str, Any]) -> Any:
         own = {b["time"] for b in _own(desk, booking["employee_id"]).values()}
         if not days_to(changes["time"]) or changes["time"] in own | _busy(desk, booking["room"]):
             raise Refusal(f"booking {booking_id} can not be moved to {changes['time']}")
-    desk.save("bookings", booking_id, change_once(booking, f"booking {booking_id}", changes))
-    return "ok"
+    return desk.change_once("bookings", booking_id, changes)
 
 
 @tool(ToolClass.WRITE, "Order food for a confirmed booking.", booking_id=BOOKING, menu=choice("what there is", MENUS))
@@ -207,9 +204,7 @@ def order_catering(desk: Desk, booking_id: str, menu: str) -> Any:
 )
 def add_equipment(desk: Desk, booking_id: str, item: str) -> Any:
     booking = _changeable(desk, "equipment", booking_id)
-    changed = change_once(booking, f"booking {booking_id}", {"equipment": sorted([*booking["equipment"], item])})
-    desk.save("bookings", booking_id, changed)
-    return "ok"
+    return desk.change_once("bookings", booking_id, {"equipment": sorted([*booking["equipment"], item])})
 
 
 @tool(
@@ -255,9 +250,7 @@ def report_fault(desk: Desk, employee_id: str, room: str, problem: str) -> Any:
     changes=some_of("what is new", phone=PHONE, email=EMAIL),
 )
 def update_employee(desk: Desk, employee_id: str, changes: dict[str, str]) -> Any:
-    employee = desk.read("employees", employee_id)
-    desk.save("employees", employee_id, change_once(employee, f"employee {employee_id}", changes))
-    return "ok"
+    return desk.change_once("employees", employee_id, changes)
 
 
 @tool(

@@ -12,7 +12,7 @@ from typing import Any
 
 from muarl_cli.worlds.builtin.rental import conditions, state
 from muarl_cli.worlds.builtin.rental.state import RENT_STEP, Tables
-from muarl_cli.worlds.draws import Drawn, another, chosen, email_address, phone_number
+from muarl_cli.worlds.draws import Drawn, another, chosen, other
 from muarl_cli.worlds.store import Record
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = {
@@ -179,10 +179,4 @@ def other_value(rng: random.Random, slot: str, value: Any) -> Any:
         return value - RENT_STEP * rng.randrange(1, 5)
     if slot in CLASSES:
         return another(rng, next(same for same in CLASSES[slot] if value in same), value)
-    if slot == "phone":
-        return another(rng, (phone_number(rng) for _ in range(2)), value)
-    if slot in ("email", "flatmate"):
-        return another(rng, (email_address(rng, state.NAMES, state.HOST) for _ in range(2)), value)
-    if slot in OPTIONS:
-        return another(rng, OPTIONS[slot], value)
-    raise ValueError(f"nobody changes their mind about {slot}")
+    return other(rng, "email" if slot == "flatmate" else slot, value, OPTIONS, state.NAMES, state.HOST)

@@ -34,11 +34,11 @@ from muarl_cli.worlds.toolkit import (
     EMAIL,
     PHONE,
     Desk,
-    change_once,
     choice,
     four_digits,
     integer,
     nested,
+    one_of,
     refuse,
     some_of,
     text,
@@ -79,8 +79,7 @@ def _open_file(desk: Desk, table: str, client_id: str, record: Record) -> str:
 
 @tool(ToolClass.READ, "Contact details and monthly income (euros) of a client.", client_id=CLIENT)
 def get_client(desk: Desk, client_id: str) -> Any:
-    client = desk.read("clients", client_id)
-    return {key: client[key] for key in ("name", "email", "phone", "income")}
+    return desk.show("clients", client_id, "name", "email", "phone", "income")
 
 
 @tool(ToolClass.READ, "The viewings, applications and leases of a client, with their homes.", client_id=CLIENT)
@@ -154,7 +153,7 @@ def book_viewing(desk: Desk, client_id: str, home: str, when: str) -> Any:
     ToolClass.WRITE,
     "Move a planned viewing, once (when), or cancel it (reason).",
     viewing_id=VIEWING,
-    change={"oneOf": [nested("move it", when=WHEN), nested("cancel it", reason=REASON)]},
+    change=one_of(nested("move it", when=WHEN), nested("cancel it", reason=REASON)),
 )
 def change_viewing(desk: Desk, viewing_id: str, change: dict[str, str]) -> Any:
     viewing = desk.read("viewings", viewing_id)
@@ -182,7 +181,7 @@ def apply_for_home(desk: Desk, client_id: str, home: str, terms: dict[str, Any])
     ToolClass.WRITE,
     "Sign the lease of an approved application (start), or withdraw an application (reason).",
     application_id=APPLICATION,
-    outcome={"oneOf": [nested("sign", start=DAY), nested("withdraw", reason=REASON)]},
+    outcome=one_of(nested("sign", start=DAY), nested("withdraw", reason=REASON)),
 )
 def close_application(desk: Desk, application_id: str, outcome: dict[str, str]) -> Any:
     application = desk.read("applications", application_id)
@@ -212,13 +211,11 @@ def pay_deposit(desk: Desk, lease_id: str, method: str) -> Any:
     ToolClass.WRITE,
     "Renew a lease, once (term), give notice (leaving), or ask the owner for a release before that (release).",
     lease_id=LEASE,
-    change={
-        "oneOf": [
-            nested("renew it", term=TERM),
-            nested("end it on this day", leaving=DAY),
-            nested("ask the owner to let the tenant go on this day", release=DAY),
-        ]
-    },
+    change=one_of(
+        nested("renew it", term=TERM),
+        nested("end it on this day", leaving=DAY),
+        nested("ask the owner to let the tenant go on this day", release=DAY),
+    ),
 )
 def change_term(desk: Desk, lease_id: str, change: dict[str, str]) -> Any:
     lease = desk.read("leases", lease_id)
@@ -238,9 +235,7 @@ def change_term(desk: Desk, lease_id: str, change: dict[str, str]) -> Any:
     ToolClass.WRITE,
     "Order a repair in a leased home.",
     lease_id=LEASE,
-    repair={
-        "oneOf": [nested("in turn", item=ITEM, access=BY), nested("an emergency, at once", emergency=ITEM, access=BY)]
-    },
+    repair=one_of(nested("in turn", item=ITEM, access=BY), nested("an emergency, at once", emergency=ITEM, access=BY)),
 )
 def order_repair(desk: Desk, lease_id: str, repair: dict[str, str]) -> Any:
     lease = desk.read("leases", lease_id)
@@ -256,12 +251,10 @@ def order_repair(desk: Desk, lease_id: str, repair: dict[str, str]) -> Any:
     ToolClass.WRITE,
     "Add a pet or a flatmate to a leased home.",
     lease_id=LEASE,
-    newcomer={
-        "oneOf": [
-            nested("a pet", pet=choice("what kind", (*SMALL_PETS, *LARGE_PETS))),
-            nested("a flatmate", flatmate=EMAIL),
-        ]
-    },
+    newcomer=one_of(
+        nested("a pet", pet=choice("what kind", (*SMALL_PETS, *LARGE_PETS))),
+        nested("a flatmate", flatmate=EMAIL),
+    ),
 )
 def add_to_household(desk: Desk, lease_id: str, newcomer: dict[str, str]) -> Any:
     lease = desk.read("leases", lease_id)
@@ -296,8 +289,7 @@ def set_asking_rent(desk: Desk, client_id: str, home: str, rent: int) -> Any:
     changes=some_of("what is new", phone=PHONE, email=EMAIL),
 )
 def update_client(desk: Desk, client_id: str, changes: dict[str, str]) -> Any:
-    desk.save("clients", client_id, change_once(desk.read("clients", client_id), f"client {client_id}", changes))
-    return "ok"
+    return desk.change_once("clients", client_id, changes)
 
 
 @tool(

@@ -8,17 +8,17 @@ repaired.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from muarl_cli.conversation.events import ToolClass
-from muarl_cli.worlds.draws import another, email_address, person, phone_number
+from muarl_cli.worlds.draws import another, email_address, other, person, phone_number
 from muarl_cli.worlds.store import Record
 from muarl_cli.worlds.toolkit import (
     EMAIL,
     PHONE,
     Desk,
     Refusal,
-    change_once,
     choice,
     four_digits,
     integer,
@@ -46,8 +46,25 @@ TOPICS = ("damaged parcel", "missing part", "wrong invoice", "warranty claim")
 CODES = ("SPRING", "SUMMER", "LUCKY", "BONUS")
 MESSAGES = ("happy birthday", "with love", "well done", "get well soon")
 
+OPTIONS: Mapping[str, Sequence[Any]] = {
+    "reason": REASONS,
+    "option": COLORS,
+    "quantity": range(1, 10),
+    "method": METHODS,
+    "speed": SPEEDS,
+    "code": CODES,
+    "message": MESSAGES,
+    "refund": REFUNDS,
+    "topic": TOPICS,
+}
+"""slots with few values"""
+
 CUSTOMER, ORDER = four_digits("customer id, four digits"), four_digits("order id, four digits")
 ITEM = text("name of an item in the order")
+
+
+def _address(rng: random.Random) -> dict[str, str]:
+    return {"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)}
 
 
 def state(seed: int) -> dict[str, dict[str, Record]]:
@@ -71,10 +88,7 @@ def state(seed: int) -> dict[str, dict[str, Record]]:
                 "customer_id": str(number),
                 "status": rng.choices(("pending", "delivered", "shipped"), (6, 3, 1))[0],
                 "items": items,
-                "address": {
-                    "street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}",
-                    "city": rng.choice(CITIES),
-                },
+                "address": _address(rng),
                 "method": rng.choice(METHODS),
                 "speed": rng.choice(SPEEDS[:2]),
                 "changed": [],
@@ -82,12 +96,15 @@ def state(seed: int) -> dict[str, dict[str, Record]]:
     return {"customers": customers, "orders": orders, "tickets": {}}
 
 
-def _own_order(desk: Desk, order_id: str, status: str, change: str) -> Record:
+def _change(desk: Desk, order_id: str, status: str, change: str, fields: Record, item: str = "") -> str:
+    """Set these fields of an order that has this status, or those of an `item` in it; each kind of change once."""
     order = desk.in_status("orders", "order", order_id, status)
     if change in order["changed"]:
         raise Refusal(f"{change} of order {order_id} was already changed once")
     order["changed"] = sorted([*order["changed"], change])
-    return order
+    (_item(order, order_id, item) if item else order).update(fields)
+    desk.save("orders", order_id, order)
+    return "ok"
 
 
 def _item(order: Record, order_id: str, item: str) -> Record:
@@ -99,8 +116,7 @@ def _item(order: Record, order_id: str, item: str) -> Record:
 
 @tool(ToolClass.READ, "Contact details of a customer.", customer_id=CUSTOMER)
 def get_customer(desk: Desk, customer_id: str) -> Any:
-    customer = desk.read("customers", customer_id)
-    return {"name": customer["name"], "email": customer["email"], "phone": customer["phone"]}
+    return desk.show("customers", customer_id, "name", "email", "phone")
 
 
 @tool(ToolClass.READ, "The orders of a customer with their items.", customer_id=CUSTOMER)
@@ -118,9 +134,7 @@ def get_order(desk: Desk, customer_id: str, order_id: str) -> Any:
 
 @tool(ToolClass.WRITE, "Cancel a pending order.", order_id=ORDER, reason=choice("why", REASONS))
 def cancel_order(desk: Desk, order_id: str, reason: str) -> Any:
-    order = _own_order(desk, order_id, "pending", "status")
-    desk.save("orders", order_id, order | {"status": "cancelled", "reason": reason})
-    return "ok"
+    return _change(desk, order_id, "pending", "status", {"status": "cancelled", "reason": reason})
 
 
 @tool(
@@ -130,9 +144,7 @@ def cancel_order(desk: Desk, order_id: str, reason: str) -> Any:
     address=nested("the new address", street=text("number and street"), city=text("city")),
 )
 def change_address(desk: Desk, order_id: str, address: dict[str, str]) -> Any:
-    order = _own_order(desk, order_id, "pending", "address")
-    desk.save("orders", order_id, order | {"address": address})
-    return "ok"
+    return _change(desk, order_id, "pending", "address", {"address": address})
 
 
 @tool(
@@ -143,10 +155,7 @@ def change_address(desk: Desk, order_id: str, address: dict[str, str]) -> Any:
     option=choice("the new colour", COLORS),
 )
 def change_option(desk: Desk, order_id: str, item: str, option: str) -> Any:
-    order = _own_order(desk, order_id, "pending", "option")
-    _item(order, order_id, item)["option"] = option
-    desk.save("orders", order_id, order)
-    return "ok"
+    return _change(desk, order_id, "pending", "option", {"option": option}, item)
 
 
 @tool(
@@ -157,17 +166,12 @@ def change_option(desk: Desk, order_id: str, item: str, option: str) -> Any:
     quantity=integer("the new quantity", 1, 9),
 )
 def change_quantity(desk: Desk, order_id: str, item: str, quantity: int) -> Any:
-    order = _own_order(desk, order_id, "pending", "quantity")
-    _item(order, order_id, item)["quantity"] = quantity
-    desk.save("orders", order_id, order)
-    return "ok"
+    return _change(desk, order_id, "pending", "quantity", {"quantity": quantity}, item)
 
 
 @tool(ToolClass.WRITE, "Change how a pending order is paid.", order_id=ORDER, method=choice("the new method", METHODS))
 def change_payment(desk: Desk, order_id: str, method: str) -> Any:
-    order = _own_order(desk, order_id, "pending", "payment")
-    desk.save("orders", order_id, order | {"method": method})
-    return "ok"
+    return _change(desk, order_id, "pending", "payment", {"method": method})
 
 
 @tool(
@@ -177,16 +181,12 @@ def change_payment(desk: Desk, order_id: str, method: str) -> Any:
     speed=choice("the new speed", SPEEDS),
 )
 def change_shipping(desk: Desk, order_id: str, speed: str) -> Any:
-    order = _own_order(desk, order_id, "pending", "shipping")
-    desk.save("orders", order_id, order | {"speed": speed})
-    return "ok"
+    return _change(desk, order_id, "pending", "shipping", {"speed": speed})
 
 
 @tool(ToolClass.WRITE, "Apply a coupon to a pending order.", order_id=ORDER, code=choice("the coupon", CODES))
 def apply_coupon(desk: Desk, order_id: str, code: str) -> Any:
-    order = _own_order(desk, order_id, "pending", "coupon")
-    desk.save("orders", order_id, order | {"coupon": code})
-    return "ok"
+    return _change(desk, order_id, "pending", "coupon", {"coupon": code})
 
 
 @tool(
@@ -197,10 +197,7 @@ def apply_coupon(desk: Desk, order_id: str, code: str) -> Any:
     message=choice("what the card says", MESSAGES),
 )
 def add_gift_wrap(desk: Desk, order_id: str, item: str, message: str) -> Any:
-    order = _own_order(desk, order_id, "pending", "gift")
-    _item(order, order_id, item)["gift"] = message
-    desk.save("orders", order_id, order)
-    return "ok"
+    return _change(desk, order_id, "pending", "gift", {"gift": message}, item)
 
 
 @tool(
@@ -211,10 +208,7 @@ def add_gift_wrap(desk: Desk, order_id: str, item: str, message: str) -> Any:
     refund=choice("how it is refunded", REFUNDS),
 )
 def return_item(desk: Desk, order_id: str, item: str, refund: str) -> Any:
-    order = _own_order(desk, order_id, "delivered", "return")
-    _item(order, order_id, item)["returned"] = refund
-    desk.save("orders", order_id, order)
-    return "ok"
+    return _change(desk, order_id, "delivered", "return", {"returned": refund}, item)
 
 
 @tool(
@@ -225,10 +219,7 @@ def return_item(desk: Desk, order_id: str, item: str, refund: str) -> Any:
     option=choice("the wanted colour", COLORS),
 )
 def exchange_item(desk: Desk, order_id: str, item: str, option: str) -> Any:
-    order = _own_order(desk, order_id, "delivered", "exchange")
-    _item(order, order_id, item)["exchanged"] = option
-    desk.save("orders", order_id, order)
-    return "ok"
+    return _change(desk, order_id, "delivered", "exchange", {"exchanged": option}, item)
 
 
 @tool(
@@ -238,9 +229,7 @@ def exchange_item(desk: Desk, order_id: str, item: str, option: str) -> Any:
     contact=some_of("the new phone number (six digits) or the new email", phone=PHONE, email=EMAIL),
 )
 def update_contact(desk: Desk, customer_id: str, contact: dict[str, str]) -> Any:
-    customer = desk.read("customers", customer_id)
-    desk.save("customers", customer_id, change_once(customer, f"customer {customer_id}", contact))
-    return "ok"
+    return desk.change_once("customers", customer_id, contact)
 
 
 @tool(
@@ -315,7 +304,7 @@ def draw(
         case "cancel":
             slots["reason"] = rng.choice(REASONS)
         case "address":
-            slots["address"] = {"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)}
+            slots["address"] = _address(rng)
         case "option" | "exchange":
             slots["option"] = another(rng, COLORS, item["option"])
         case "quantity":
@@ -338,32 +327,9 @@ def draw(
 
 def other_value(rng: random.Random, slot: str, value: Any) -> Any:
     """Another value of this slot, for a change of mind."""
-    options: tuple[Any, ...]
-    match slot:
-        case "reason":
-            options = REASONS
-        case "address":
-            options = ({"street": f"{rng.randrange(10, 100)} {rng.choice(STREETS)}", "city": rng.choice(CITIES)},)
-        case "option":
-            options = COLORS
-        case "quantity":
-            options = tuple(range(1, 10))
-        case "method":
-            options = METHODS
-        case "speed":
-            options = SPEEDS
-        case "code":
-            options = CODES
-        case "message":
-            options = MESSAGES
-        case "refund":
-            options = REFUNDS
-        case "topic":
-            options = TOPICS
-        case "phone":
-            options = (phone_number(rng),)
-        case "email":
-            options = (email_address(rng, NAMES, HOST),)
-        case _:
-            raise ValueError(f"nobody changes their mind about {slot}")
-    return another(rng, options, value)
+    fresh: Mapping[str, Callable[[], Any]] = {
+        "address": lambda: _address(rng),
+        "phone": lambda: phone_number(rng),
+        "email": lambda: email_address(rng, NAMES, HOST),
+    }
+    return another(rng, (fresh[slot](),), value) if slot in fresh else other(rng, slot, value, OPTIONS, NAMES, HOST)
