@@ -15,6 +15,7 @@ from muarl_cli.conversation.loop import Transcript, converse
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.conversation.tools import ToolCall
 from muarl_cli.engines.hf import HFEngine
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.training.chat_format import ChatFormat, Rendering
 from muarl_cli.training.forward import token_values
 from muarl_cli.training.packing import micro_batches
@@ -107,6 +108,15 @@ def test_a_cut_turn_is_marked_and_its_partial_call_is_malformed(tokenizer: Any) 
     assert engine.asked[0][1].max_tokens == 24
     (row,) = session.rows()
     assert row.owners[-2:] == (Owner.TEMPLATE, Owner.TEMPLATE) and chat.decode(row.ids[-2:]) == "<|im_end|>\n"
+
+
+def test_a_server_that_holds_less_than_it_told_ends_the_conversation_and_not_the_run(tokenizer: Any) -> None:
+    class Full(Parrot):
+        async def generate(self, prompt_ids: tuple[int, ...], sampling: Any, session: str) -> Any:
+            raise ContextOverflow("This model's maximum context length is 64 tokens")
+
+    transcript = hold(policy(Full([]), ChatFormat(tokenizer, Rendering.FULL)).open(stage(), None))
+    assert transcript.end.reason is EndReason.LIMIT_AGENT and "64 tokens" in transcript.end.detail
 
 
 def test_a_full_context_is_the_agents_limit_and_a_nearly_full_one_cuts_the_turn(tokenizer: Any) -> None:

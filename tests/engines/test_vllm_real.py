@@ -58,6 +58,7 @@ def talk(urls: tuple[str, ...], what: Callable[[VllmServer], Awaitable[None]]) -
 async def _contract_and_full_weights(engine: VllmServer, old: Any, new: Any) -> None:
     server = engine._servers[0]
     assert server.features.full_weights and server.features.pauses and server.features.resets_cache
+    assert engine.context == 512
     await engine.check(server, canary_of(old, "fp32"))
     await contract.whole_contract(engine, old, CLOSE)
     with pytest.raises(MuarlError, match="does not compute"):
@@ -126,6 +127,10 @@ def test_a_real_server_of_an_untied_model_takes_over_from_one_that_is_killed(tie
                 found = contract.expected(both, contract.prompt(n, 24), drawn, 1.0)
                 assert torch.allclose(torch.tensor(drawn.logprobs), found, atol=CLOSE)
             assert engine.moved == 2
+            await engine.share(new.save_pretrained, "4", canary_of(new, "fp32"), False)
+            drawn = await engine.generate(contract.prompt(1, 24), ask, "t1")
+            found = contract.expected(new, contract.prompt(1, 24), drawn, 1.0)
+            assert torch.allclose(torch.tensor(drawn.logprobs), found, atol=CLOSE) and len(engine.unreachable) == 1
 
         talk((tied.url, untied.url), dies)
 

@@ -21,6 +21,8 @@ from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.canary import canary_of
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.engines.protocol import Engine, Sampling
+from muarl_cli.engines.refusals import ContextOverflow
+from muarl_cli.engines.vllm_admin import Unanswered
 from muarl_cli.engines.vllm_server import VllmServer, open_servers
 from muarl_cli.engines.wire import RetryPolicy, Wire
 from muarl_cli.errors import MuarlError
@@ -241,6 +243,138 @@ def test_conversations_stay_with_their_server_and_move_on_when_it_dies() -> None
             await engine.close_connections()
 
         asyncio.run(everything())
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_server_that_died_misses_updates_and_is_back_with_the_next_one_after_it_was_started_again(
+    adapter: bool,
+) -> None:
+    models = [make_model(0), *((adapted(make_model(0), n) if adapter else make_model(n)) for n in (1, 2, 3))]
+
+    async def update(engine: VllmServer, version: int) -> None:
+        model = models[version]
+        await engine.share(model.save_pretrained, str(version), canary_of(model, "fp32"), adapter)
+
+    async def agrees(engine: VllmServer, version: int) -> None:
+        for number in range(4):
+            prompt = contract.prompt(number, 12)
+            found = await engine.generate(prompt, _greedy(), f"{version}-{number}")
+            assert found.weight_version == str(version) and _likeliest(models[version], prompt, found)
+
+    with VllmLikeServer(make_model(0)) as first, VllmLikeServer(make_model(0)) as second:
+
+        async def everything() -> None:
+            engine = await connect(first, second)
+            await update(engine, 1)
+            second.kill()  # between two turns: nobody has asked it since
+            await update(engine, 2)
+            await agrees(engine, 2)
+            assert engine.unreachable == (f"http://127.0.0.1:{second.port}",)
+            with VllmLikeServer(make_model(0), port=second.port) as again:
+                await agrees(engine, 2)
+                assert not again.completions, "it has the weights that it was started with"
+                await update(engine, 3)
+                await agrees(engine, 3)
+                assert again.completions > 1 and not engine.unreachable
+                first.kill()
+                again.kill()
+                with pytest.raises(MuarlError, match="no server took the new weights") as caught:
+                    await update(engine, 1)
+                assert "resumes" in caught.value.next_step
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+def test_no_turn_begins_before_its_server_was_checked_and_none_counts_that_a_lost_server_drew() -> None:
+    """Two servers, one of which cannot be told of the new weights. One turn was under way there, another one was about
+    to begin: the other server draws both, with the new weights."""
+    old, new = make_model(0), make_model(1)
+    with VllmLikeServer(make_model(0)) as first, VllmLikeServer(make_model(0)) as second:
+
+        async def everything() -> None:
+            engine = await connect(first, second)
+            kept, lost = engine._servers
+            tell, told, told_all = kept.admin.load_weights, asyncio.Event(), asyncio.Event()
+
+            async def late(*what: Any) -> None:
+                await told.wait()
+                await tell(*what)
+
+            async def in_vain(*what: Any) -> None:
+                told_all.set()
+                await told.wait()
+                raise Unanswered("the line is cut")
+
+            kept.admin.load_weights, lost.admin.load_weights = late, in_vain  # type: ignore[method-assign]
+            for number in range(2):  # conversations a and c are the first server's, b and d the second's
+                for name in ("a", "b", "c", "d"):
+                    await engine.generate(contract.prompt(number, 8), _greedy(), name)
+            await lost.admin._call("POST", "/pause")
+            asked = contract.prompt(7, 12)
+            under_way = asyncio.create_task(engine.generate(asked, _greedy(), "b"))
+            await asyncio.sleep(0.1)
+            canary = canary_of(new, "fp32")
+            update = asyncio.create_task(engine.share(new.save_pretrained, "1", canary, False))
+            await told_all.wait()
+            begun = first.completions, second.completions
+            about_to = [asyncio.create_task(engine.generate(asked, _greedy(), name)) for name in ("a", "d")]
+            await asyncio.sleep(0.1)
+            assert (first.completions, second.completions) == begun, "a turn began while weights were on their way"
+            told.set()
+            await update
+            await lost.admin._call("POST", "/resume")
+            for found in await asyncio.gather(under_way, *about_to):
+                assert _likeliest(new, asked, found) and not _likeliest(old, asked, found)
+            assert second.completions == begun[1] and engine.moved == 2
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+def test_the_only_server_is_asked_again_when_it_is_back_but_not_with_other_weights() -> None:
+    ask = (contract.prompt(1, 12), _greedy())
+    new = make_model(1)
+    with VllmLikeServer(make_model(0)) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            server.kill()
+            with pytest.raises(InfraFault):
+                await engine.generate(*ask, "a")
+            with VllmLikeServer(make_model(0), port=server.port) as again:
+                assert (await engine.generate(*ask, "b")).weight_version == "0"
+                await engine.share(new.save_pretrained, "1", canary_of(new, "fp32"), False)
+                assert _likeliest(new, ask[0], await engine.generate(*ask, "b"))
+                again.kill()
+                with pytest.raises(InfraFault):
+                    await engine.generate(*ask, "b")
+            with (
+                VllmLikeServer(make_model(0), port=server.port),
+                pytest.raises(MuarlError, match="does not compute with the trainer's weights"),
+            ):
+                await engine.generate(*ask, "b")
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+async def test_a_conversation_ends_where_the_server_holds_no_more_however_long_the_model_could_go_on() -> None:
+    """A server may be started with less room than its model has (--max-context)."""
+    with VllmLikeServer(make_model(0), context=40) as server:
+        engine = await connect(server)
+        assert engine.context == 40
+        with pytest.raises(ContextOverflow):
+            await engine.generate(contract.prompt(1, 39), _greedy(), "a")
+        await engine.close_connections()
+
+
+async def test_an_address_that_lacks_its_v1_is_told_so() -> None:
+    with VllmLikeServer(make_model(0)) as server:
+        wire = Wire(resolve_address(server.url.removesuffix("/v1")), retry=ONCE)
+        with pytest.raises(MuarlError, match="serves no model") as caught:
+            await open_servers([wire], "0")
+        assert "/v1" in caught.value.next_step
 
 
 @pytest.mark.parametrize(

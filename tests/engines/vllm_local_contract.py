@@ -145,8 +145,15 @@ def untied_model(place: Path, verdict: Verdict) -> None:
     base = adapted(make_model(0, False), 5)
     base.save_pretrained(place / "adapter")
     engine = VllmLocal(
-        folder, "0", dtype="fp32", max_context=512, adapter_rank=8, adapter=place / "adapter", options=EAGER
+        folder,
+        "0",
+        dtype="fp32",
+        max_context=4096,
+        adapter_rank=8,
+        adapter=place / "adapter",
+        options=EAGER | {"max_model_len": 512},
     )
+    assert engine.context == 512, "conversations must end where the option says, not fail there"
     verdict.took("untied_start")
     verdict.check("untied: an adapter from the start", contract.draws_from_the_model_it_serves(engine, base, CLOSE))
     verdict.check("untied: full weights", contract.takes_new_weights(engine, base, old, "1", False, CLOSE))

@@ -3,7 +3,7 @@
 Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins; a
 pause waits for those that have begun. `resets` are the query strings of resets of the prefix cache, of which it has
 none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
-`refuse` answers control calls with a 500.
+`refuse` answers control calls with a 500. `context` is what vLLM calls max_model_len.
 """
 
 from __future__ import annotations
@@ -36,8 +36,16 @@ ROUTES = (
 class VllmLikeServer:
     """Use as a context manager; `url` is its base URL."""
 
-    def __init__(self, model: Any, *, routes: tuple[str, ...] = ROUTES, stale_head: bool = False) -> None:
-        self.model, self.routes, self.stale_head = model, routes, stale_head
+    def __init__(
+        self,
+        model: Any,
+        *,
+        routes: tuple[str, ...] = ROUTES,
+        stale_head: bool = False,
+        port: int = 0,
+        context: int | None = None,
+    ) -> None:
+        self.model, self.routes, self.stale_head, self.context = model, routes, stale_head, context
         self.refuse = False
         self.calls: list[str] = []
         self.resets: list[str] = []
@@ -54,7 +62,7 @@ class VllmLikeServer:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.port = 0
+        self.port = port
 
     @property
     def url(self) -> str:
@@ -97,7 +105,7 @@ class VllmLikeServer:
         application.router.add_post("/v1/unload_lora_adapter", self._no_adapter)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -118,7 +126,8 @@ class VllmLikeServer:
         return web.json_response({"version": "0.32.0+fake"})
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": name} for name in ("policy", *self.adapters)]})
+        told = {} if self.context is None else {"max_model_len": self.context}
+        return web.json_response({"data": [{"id": name, **told} for name in ("policy", *self.adapters)]})
 
     async def _pause(self, request: web.Request) -> web.Response:
         self._going.clear()
@@ -137,6 +146,9 @@ class VllmLikeServer:
         self.completions += 1
         body = await request.json()
         ids = tuple(body["prompt"])
+        if self.context is not None and len(ids) + body["max_tokens"] > self.context:
+            why = f"This model's maximum context length is {self.context} tokens"
+            return web.json_response({"error": {"message": why}}, status=400)
         if body["model"] not in ("policy", *self.adapters):
             return web.json_response({"error": "no such model"}, status=404)
         model = self.adapters.get(body["model"], self.model)

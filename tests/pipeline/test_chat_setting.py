@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from fakes.templates import FIT, UNFIT, template_tokenizer
+from fakes.vllm_like_server import VllmLikeServer
 
 from muarl_cli.errors import MuarlError
-from muarl_cli.pipeline.policy import Policy, load_policy
+from muarl_cli.pipeline.policy import Policy, load_policy, open_policy
 from muarl_cli.training.chat_format import ChatFormat, chat_template
 from muarl_cli.training.template_format import TemplateFormat
 from muarl_cli.training.tiny_model import TinySpec, format_of, new_model, save_model
@@ -56,6 +57,8 @@ def test_a_conversation_ends_where_the_model_can_hold_no_more_whatever_the_setti
         policy = load_policy(str(folder), "auto", "float32", Quiet(), weights=weights)
         engine = None if weights else object()
         assert policy.agent(settings, "0", engine).max_context == min(limit, SPEC.max_length)
+    smaller: Any = SimpleNamespace(context=200)  # a server that was started with less room
+    assert policy.agent(settings, "0", smaller).max_context == 200
 
 
 @pytest.mark.parametrize("dialect", ["nonthinking", "thinking"])
@@ -84,3 +87,15 @@ def test_a_template_that_fails_its_probes_stops_the_stage_before_it_plays(folder
     (folder / "chat_template.jinja").write_text(UNFIT["forgets words"][1], encoding="utf-8")
     with pytest.raises(MuarlError, match="fails the probe"):
         load(folder, "own").chat()
+
+
+def test_a_server_that_is_named_twice_is_one_server(folder: Path, tmp_path: Path) -> None:
+    """Two of it would give it every adapter twice, which it refuses."""
+    policy = load(folder, "auto")
+    with VllmLikeServer(new_model(SPEC, policy.tokenizer, 1)) as server:
+        limits = SimpleNamespace(max_turn_tokens=16, max_context=300)
+        named = [server.url, f"{server.url}/"]
+        settings = SimpleNamespace(
+            engines=named, in_flight=4, temperature=1.0, top_p=1.0, limits=limits, model=str(folder)
+        )
+        assert len(open_policy(policy, settings, "0", tmp_path).wires) == 1

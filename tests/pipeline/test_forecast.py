@@ -221,7 +221,9 @@ def test_a_plan_says_what_the_user_model_costs_and_whether_the_memory_is_enough(
 
 
 def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> None:
+    import torch
     from fakes.toys import toy_model
+    from safetensors.torch import save_file
 
     model = toy_model()
     model.config.save_pretrained(tmp_path)
@@ -232,3 +234,14 @@ def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> N
     for unknown in ("", "somebody/else"):
         with pytest.raises(MuarlError):
             shape_of(unknown)
+    run = tmp_path / "run" / "checkpoints" / "step-000001"
+    run.mkdir(parents=True)
+    with pytest.raises(MuarlError, match=r"is not intact|no checkpoint"):
+        shape_of(str(tmp_path / "run"))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    save_file({"w": torch.zeros(1)}, tmp_path / "adapter" / "adapter_model.safetensors")
+    assert shape_of(str(tmp_path / "adapter")) == shape_of(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    with pytest.raises(MuarlError, match="not those of a plain decoder"):
+        shape_of(str(tmp_path))

@@ -176,6 +176,24 @@ def test_no_more_is_played_than_a_full_step_needs() -> None:
     assert len(batch.kept) == 3 and player.played == 6
 
 
+def test_with_credit_by_turn_an_agent_that_never_moved_is_compared_with_and_teaches_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the first message of the user fills the context."""
+    turns = iter([(), (0.25, 0.5)])
+    monkeypatch.setattr("muarl_cli.pipeline.rl_batches.turn_rewards", lambda *_: next(turns))
+    monkeypatch.setitem(CHOICES, "credit", "turn")
+    batch, _ = _collect({"0": [0.0, 0.75]}, prompts=1, refills=0)
+    assert batch.kept[0].advantages == [0.0, pytest.approx((0.375, 0.25))]
+
+
+def test_a_step_with_fewer_tasks_than_groups_holds_each_of_them_once() -> None:
+    decided: dict[str, list[float | None]] = {"0": [1.0, 1.0], "1": [1.0, 0.0]}
+    batch, player = _collect(decided, prompts=5, refills=3)
+    assert (len(batch.groups), len(batch.kept), player.played) == (2, 1, 4)
+    assert len(set(player.ids)) == 4
+
+
 def test_a_group_of_mostly_faults_is_dropped_for_that_reason() -> None:
     batch, _ = _collect({"0": [1.0, None, None, None]}, prompts=1, refills=0)
     assert not batch.kept and batch.dropped == {"too_few_valid": 1}

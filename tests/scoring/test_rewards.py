@@ -77,6 +77,16 @@ def test_an_invalid_episode_has_no_reward_and_the_turns_of_a_valid_one_add_up_to
     assert turn_rewards(kind, broken, RETAIL, task) is None
 
 
+@pytest.mark.parametrize("kind", ["outcome", "rubric", "gated"])
+def test_who_runs_into_a_limit_earns_nothing_whatever_was_done_before(kind: str) -> None:
+    """A rubric would pay for what was left alone: going in circles would be worth most of a success."""
+    episode, task = held("oracle", 0)
+    looped = replace(episode, reward=0.0, end=replace(episode.end, reason=EndReason.LIMIT_AGENT))
+    assert reward_of(kind, looped, RETAIL, task) == 0.0
+    turns = turn_rewards(kind, looped, RETAIL, task)
+    assert turns is not None and set(turns) == {0.0} and len(turns) == len(agent_turns(episode.events))
+
+
 def test_a_rubric_pays_at_the_turn_that_did_it() -> None:
     episode, task = next((e, t) for e, t in many("oracle") if len(t.gold_writes) > 1)
     turns = turn_rewards("rubric", episode, RETAIL, task)

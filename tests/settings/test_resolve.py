@@ -107,6 +107,12 @@ def test_training_that_would_never_take_a_step_is_refused() -> None:
         _resolve(Stage.SFT, "epochs=0")
 
 
+def test_rl_with_draws_that_have_no_probability_is_refused() -> None:
+    with pytest.raises(MuarlError, match="no probability to raise"):
+        _resolve(Stage.RL_TRAIN, "temperature=0")
+    assert _resolve(Stage.ROLLOUT, "temperature=0") is not None
+
+
 def test_a_file_may_hold_one_stage_or_a_section_a_stage(tmp_path: Path) -> None:
     flat, sections = tmp_path / "flat.yaml", tmp_path / "sections.yaml"
     flat.write_text("user: {temperature: 0.5}\nlimits.max_turns: 9\n")

@@ -16,15 +16,18 @@ from pathlib import Path
 
 import pytest
 from fakes.talks import AgentOf, UserOf, WorldOf, call, hold
+from fakes.templates import template_tokenizer
 from fakes.toys import toy_model, toy_row
 
 import muarl_cli.engines
 from muarl_cli.conversation.ends import EndReason
-from muarl_cli.conversation.events import Actor, Kind
+from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind
 from muarl_cli.conversation.protocols import AgentTurn, ToolResult, UserTurn
 from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.engines.chat import tool_message
 from muarl_cli.training.advantages import group_advantages
 from muarl_cli.training.packing import micro_batches
+from muarl_cli.training.template_format import open_format
 
 TESTS = Path(__file__).resolve().parents[1]
 PINNED: dict[str, tuple[str, str]] = {
@@ -120,6 +123,16 @@ async def test_a_long_answer_of_a_tool_reaches_the_agent_whole() -> None:
     talk = await hold(agent, UserOf(UserTurn("please"), UserTurn("bye", EndReason.USER_STOP)), Wordy())
     assert [e.text for e in talk.events if e.kind is Kind.RESULT] == [text]
     assert [e.text for e in agent.news[1] if e.actor is Actor.WORLD] == [text]
+
+
+@pytest.mark.parametrize("dialect", ["nonthinking", "thinking"])
+def test_a_long_answer_of_a_tool_is_in_the_tokens_whole(dialect: str) -> None:
+    """17, on its other side: what the loop hands on whole, the chat format must not cut."""
+    text = '{"items": "' + "pen 48213 " * 2_000 + '", "price": 129.50}'
+    chat = open_format(template_tokenizer(), "full", dialect)
+    heard = chat.news([Event(0, Actor.WORLD, Kind.RESULT, text)])
+    assert text in chat.decode([i for ids, _ in heard for i in ids])
+    assert tool_message(Event(0, Actor.WORLD, Kind.RESULT, text, CallRecord("call_0", "look")))["content"] == text
 
 
 def test_token_ids_go_over_our_own_client() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from muarl_cli.conversation.events import Event
 from muarl_cli.conversation.protocols import AgentLimit, AgentTurn, Stage, TokenRow, Usage, released
 from muarl_cli.engines.protocol import Engine, Finish, Sampling
+from muarl_cli.engines.refusals import ContextOverflow
 from muarl_cli.hashing import derive_seed
 from muarl_cli.training.chat_format import ChatFormat
 from muarl_cli.training.threads import Thread
@@ -86,7 +87,10 @@ class PolicySession:
             derive_seed(self._seed, "agent", self._turns),
         )
         self._turns += 1
-        drawn = await agent.engine.generate(prompt, sampling, self._name)
+        try:
+            drawn = await agent.engine.generate(prompt, sampling, self._name)
+        except ContextOverflow as overflow:  # a server that holds less than it told
+            raise AgentLimit(f"context: {overflow}") from overflow
         thread.sampled(drawn.ids, drawn.logprobs)
         self.weight_versions.append(drawn.weight_version)
         thought, said = agent.chat.split(drawn.ids)

@@ -32,6 +32,10 @@ _LORA, _UNLORA, _RPC, _PAUSE, _RESUME, _RESET = (
 )
 
 
+class Unanswered(MuarlError):
+    """Nothing answers at the address."""
+
+
 @dataclass(frozen=True)
 class Features:
     """What a server says that it can do."""
@@ -138,7 +142,7 @@ class VllmAdmin:
                     found = await response.json() if kind == "application/json" and text else {}
                     return found if isinstance(found, dict) else {"results": found}
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise MuarlError(
+            raise Unanswered(
                 f"{self.root} does not answer",
                 where=path,
                 why=f"{type(error).__name__}: {error}",

@@ -69,6 +69,8 @@ class VllmLocal:
             **({"enable_lora": True, "max_lora_rank": _room_for(adapter_rank)} if adapter_rank else {}),
             **(options or {}),
         }
+        self.context = int(arguments["max_model_len"])
+        """tokens that a conversation may have"""
         self._version = version
         self._numbers = count(1)
         self._exchange = Exchange(exchange)

@@ -1,9 +1,11 @@
 """Turns drawn by one or several vLLM servers: token ids out, token ids and log-probabilities in, nothing re-tokenised.
 
 A conversation stays with the server that drew its first turn, whose prefix cache holds the rest of it; when that server
-dies, its conversations move to the others, which compute the prompt anew. Weights reach the servers as files that they
-can see: a LoRA adapter in place, or the whole model. Invariant: after a sync every server has been asked what it
-computes on a fixed prompt, and it was what the trainer computes (`canary.py`); otherwise the run stops.
+dies, its conversations move to the others, which compute the prompt anew; it is asked again after the next sync, or
+when no other is left. Weights reach the servers as files that they
+can see: a LoRA adapter in place, or the whole model. Invariant: no server draws a turn that has not been asked,
+since the last sync and since it was away, what it computes on a fixed prompt, and it was what the trainer computes
+(`canary.py`); otherwise the run stops.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.engines.canary import Canary
 from muarl_cli.engines.exchange import Exchange, Writer
 from muarl_cli.engines.protocol import Capabilities, Generation, Sampling
-from muarl_cli.engines.vllm_admin import Features, VllmAdmin
+from muarl_cli.engines.vllm_admin import Features, Unanswered, VllmAdmin
 from muarl_cli.engines.vllm_terms import ADAPTER, CANARY, sampling_options, turn_of
 from muarl_cli.engines.wire import Wire
 from muarl_cli.errors import ExitCode, MuarlError
@@ -35,7 +37,15 @@ class Server:
     """the name under which the model itself is served"""
     adapter: str = ""
     """the name of the adapter that plays now; none before the first sync of one"""
+    context: int | None = None
+    """tokens that a conversation may have there, where it tells"""
     alive: bool = True
+    lost: int = 0
+    """how often it was given up"""
+    behind: bool = False
+    """it missed a sync: what it draws, or is still drawing, is not the policy's"""
+    canary: Canary | None = None
+    """what it has to compute, after a sync"""
     sessions: set[str] = field(default_factory=set)
     steady: asyncio.Event = field(default_factory=asyncio.Event)
     """set but for while its weights are being replaced"""
@@ -74,6 +84,16 @@ class VllmServer:
     def weight_version(self) -> str:
         return self._version
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that a conversation may have on every server, where they tell."""
+        return min((server.context for server in self._servers if server.context), default=None)
+
+    @property
+    def unreachable(self) -> tuple[str, ...]:
+        """Addresses that did not answer when they were asked last."""
+        return tuple(server.admin.root for server in self._servers if not server.alive)
+
     async def generate(self, prompt_ids: tuple[int, ...], sampling: Sampling, session: str) -> Generation:
         """Draw one turn. Raises `InfraFault` where no server is left that answers."""
         if not prompt_ids or sampling.max_tokens < 1:
@@ -81,8 +101,12 @@ class VllmServer:
         while True:
             server = self._place(session)
             await server.steady.wait()
+            if server.behind:  # while this turn waited
+                continue
             version = self._version  # the oldest that may draw: it is named anew when every server has the next one
             try:
+                if not server.alive:
+                    await self._taken_up_again(server)
                 reply = await server.wire.completions(
                     {
                         "model": server.model,
@@ -94,15 +118,12 @@ class VllmServer:
             except InfraFault:
                 if not server.steady.is_set():  # it was paused for too long, not lost: ask again
                     continue
-                server.alive = False
+                self._lose(server)
                 if not any(other.alive for other in self._servers):
                     raise
-                self.moved += len(server.sessions)
-                for name in server.sessions:
-                    self._home.pop(name, None)
-                server.sessions.clear()
                 continue
-            return _generation(reply, sampling, version)
+            if not server.behind:
+                return _generation(reply, sampling, version)
 
     def release(self, session: str) -> None:
         server = self._home.pop(session, None)
@@ -116,9 +137,23 @@ class VllmServer:
         self._version = version
 
     async def share(self, write: Writer, version: str, canary: Canary, adapter: bool) -> None:
-        """Give every server new weights and check what it computes with them. Raises `MuarlError` on any mismatch."""
+        """Give every server new weights and check what it computes with them. A server that does not answer is left
+        out until the next time. Raises `MuarlError` on any mismatch or refusal, and where no server answers."""
         async with self._exchange.delivery(write, version, adapter) as folder:
-            await asyncio.gather(*(self._share(server, folder, version, canary, adapter) for server in self._servers))
+            sharing = (self._share(server, folder, version, canary, adapter) for server in self._servers)
+            errors = [e for e in await asyncio.gather(*sharing, return_exceptions=True) if e is not None]
+            away = [e for e in errors if isinstance(e, Unanswered | InfraFault)]
+            for error in errors:
+                if error not in away:
+                    raise error
+            if len(away) == len(self._servers):
+                raise Unanswered(
+                    "no server took the new weights",
+                    where=", ".join(self.unreachable),
+                    why=str(away[0]),
+                    next_step="start the servers again (muarl serve MODEL); the same command resumes the run",
+                    code=ExitCode.UNAVAILABLE,
+                ) from away[0]
         self._version = version
 
     def require_updates_in_flight(self) -> None:
@@ -136,15 +171,20 @@ class VllmServer:
     async def _share(self, server: Server, folder: Path, version: str, canary: Canary, adapter: bool) -> None:
         server.steady.clear()
         try:
-            if adapter:
-                server.adapter = await server.admin.load_adapter(folder, server.features, server.adapter)
+            if adapter:  # a server that was away may have been started anew, without the last one
+                last = server.adapter if server.alive else ""
+                server.adapter = await server.admin.load_adapter(folder, server.features, last)
             else:
                 await server.admin.load_weights(folder, version, server.features)
                 server.adapter = ""
+            await self.check(server, canary)
+        except (Unanswered, InfraFault):
+            server.behind = True
+            self._lose(server)
+            raise
         finally:
             server.steady.set()
-        server.alive = True
-        await self.check(server, canary)
+        server.alive, server.behind, server.canary = True, False, canary
 
     async def check(self, server: Server, canary: Canary) -> None:
         """Compare what a server computes on the canary's prompt with what the trainer does."""
@@ -169,13 +209,29 @@ class VllmServer:
         self._home.clear()
         self._exchange.close()
 
+    async def _taken_up_again(self, server: Server) -> None:
+        """It did not answer, and no other is left. It may have been started anew meanwhile, with other weights: where
+        weights were synced, they are checked. Raises as `check` does."""
+        if server.canary is not None:
+            await self.check(server, server.canary)
+        server.alive = True
+
+    def _lose(self, server: Server) -> None:
+        """It does not answer: its conversations go on elsewhere."""
+        server.alive, server.lost = False, server.lost + 1
+        self.moved += len(server.sessions) if any(other.alive for other in self._servers) else 0
+        for name in server.sessions:
+            self._home.pop(name, None)
+        server.sessions.clear()
+
     def _place(self, session: str) -> Server:
         """The session's server; a new session goes to the one that holds the fewest."""
         server = self._home.get(session)
         if server is None:
-            server = min((s for s in self._servers if s.alive), key=lambda s: len(s.sessions), default=None)
-            if server is None:
+            usable = [s for s in self._servers if s.alive] or [s for s in self._servers if not s.behind]
+            if not usable:
                 raise InfraFault("no server is left that answers")
+            server = min(usable, key=lambda s: (len(s.sessions), s.lost))
             self._home[session] = server
             server.sessions.add(session)
         return server
@@ -187,15 +243,18 @@ async def open_servers(wires: Sequence[Wire], version: str, exchange: Path | Non
     servers = []
     for wire in wires:
         async with wire:
-            names = [name for name in await wire.models() if not name.startswith(ADAPTER)]
-            if not names:
+            cards = [card for card in await wire.cards() if not str(card["id"]).startswith(ADAPTER)]
+            if not cards:
                 raise MuarlError(
                     f"{wire.address.url} serves no model",
-                    next_step="start a server with: muarl serve MODEL",
+                    where="--engine",
+                    why=f"no model is listed at {wire.address.url}/models",
+                    next_step="start a server with: muarl serve MODEL; its address ends in /v1",
                     code=ExitCode.UNAVAILABLE,
                 )
-            admin = VllmAdmin(wire.address.url, wire.address.key)
-            servers.append(Server(wire, admin, await admin.features(), names[0]))
+            admin, holds = VllmAdmin(wire.address.url, wire.address.key), cards[0].get("max_model_len")
+            context = holds if isinstance(holds, int) else None
+            servers.append(Server(wire, admin, await admin.features(), str(cards[0]["id"]), context=context))
     return VllmServer(servers, version, exchange)
 
 

@@ -137,6 +137,10 @@ class Wire:
 
     async def models(self) -> list[str]:
         """Names served there; empty where the address does not tell."""
+        return [str(card["id"]) for card in await self.cards()]
+
+    async def cards(self) -> list[Mapping[str, Any]]:
+        """What the address tells of each model that is served there, its "id" at least."""
         try:
             reply = await self._reached("/models")
         except (MuarlError, ContextOverflow, Filtered) as error:
@@ -152,7 +156,7 @@ class Wire:
             ) from error
         data = reply.get("data")
         rows = data if isinstance(data, list) else []
-        return [str(row["id"]) for row in rows if isinstance(row, Mapping) and "id" in row]
+        return [row for row in rows if isinstance(row, Mapping) and "id" in row]
 
     async def check(self, model: str) -> None:
         """Before a run: the address answers and serves `model`. Raises `MuarlError` otherwise."""

@@ -71,6 +71,11 @@ class Agents:
         """How long an engine in this process has worked so far; 0 where it is elsewhere."""
         return float(getattr(getattr(self.fixed, "engine", None), "seconds", 0.0))
 
+    @property
+    def unreachable(self) -> tuple[str, ...]:
+        """Servers of the engine that do not answer and whose conversations go on elsewhere."""
+        return tuple(getattr(getattr(self.fixed, "engine", None), "unreachable", ()))
+
     async def forget(self) -> None:
         """Drop what an engine in this process has cached. A wave then depends on its own jobs and weights alone, to the
         last bit: a resumed run that reads earlier waves from the log plays the next one as the straight run did."""

@@ -15,9 +15,11 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline import forecast as f
 from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import load_policy
+from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.ledger import KNOWN_PRICES
 from muarl_cli.settings.grammar import nearest
 from muarl_cli.settings.models import RlTrain
+from muarl_cli.training.lora import base_of
 
 SYSTEM_TOKENS = 5000
 """policy and tool schemas, as long as the released code's prompt limit"""
@@ -112,11 +114,33 @@ def _user_usd(settings: RlTrain, known: _Known) -> float:
     return held * f.user_cost(work, price_in, price_out)
 
 
+_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+
+
 def shape_of(model: str) -> f.Shape:
-    """Sizes from a folder's config.json, or from a Qwen3 name; raises `MuarlError` for any other."""
+    """Sizes from a folder's config.json (a run's checkpoint, an adapter's base), or from a Qwen3 name; raises
+    `MuarlError` for any other."""
     config = Path(model) / "config.json"
+    if model and Path(model).is_dir() and not config.is_file():
+        folder = resolve_model_path(Path(model), lambda line: None)
+        config = (base_of(folder) or folder) / "config.json"
     if config.is_file():
         own = json.loads(config.read_text("utf-8"))
+        if odd := [name for name in _SIZES if name not in own]:
+            raise MuarlError(
+                "the model's sizes are not those of a plain decoder",
+                where=str(config),
+                why=f"it does not say {', '.join(odd)}",
+                next_step="plan with a Qwen3 of about its size",
+                code=ExitCode.BAD_DATA,
+            )
         width, layers, inner = own["hidden_size"], own["num_hidden_layers"], own["intermediate_size"]
         size = own.get("head_dim") or width // own["num_attention_heads"]
         heads, pairs = own["num_attention_heads"] * size, own["num_key_value_heads"] * size

@@ -109,7 +109,9 @@ def open_policy(policy: Policy, settings: Any, version: str, out: Path) -> Agent
     from muarl_cli.engines.vllm_server import open_servers
     from muarl_cli.engines.wire import Wire
 
-    wires = [Wire(engine_address(url), limiter=Limiter(settings.in_flight)) for url in settings.engines]
+    named = [engine_address(url) for url in settings.engines]
+    addresses = {address.url: address for address in named}.values()  # one that is named twice is one server
+    wires = [Wire(address, limiter=Limiter(settings.in_flight)) for address in addresses]
     engine = asyncio.run(open_servers(wires, version, out / ".weights"))
     return Agents("policy", fixed=policy.agent(settings, version, engine), wires=list(wires))
 

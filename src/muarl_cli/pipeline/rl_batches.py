@@ -133,9 +133,9 @@ async def collect(
     batch = Batch()
     for _ in range(1 + settings.refill_rounds):
         missing = settings.prompts_per_step - len(batch.kept)
-        if not missing:
-            break
         drawn = tasks.next(missing)
+        if not drawn:
+            break
         jobs = [make_job(scenario, task, slot) for scenario, task in drawn for slot in range(settings.group)]
         episodes, replaced = await run_again(player, jobs, settings.retry_faults)
         batch.episodes += len(jobs) + len(replaced)
@@ -162,7 +162,12 @@ def _compare(batch: Batch, settings: RlTrain) -> None:
     for group in batch.kept:
         if settings.credit == "turn":
             earned = [turn_rewards(settings.reward, e, group.scenario, group.task) for e in group.episodes]
-            group.advantages = list(turn_advantages(earned, settings.advantage))
+            # an agent that never moved has no turn to teach, but what became of it is what siblings are compared with
+            known = [
+                (r,) if turns == () and r is not None else turns for turns, r in zip(earned, group.rewards, strict=True)
+            ]
+            found = turn_advantages(known, settings.advantage)
+            group.advantages = [0.0 if turns == () else own for turns, own in zip(earned, found, strict=True)]
         else:
             group.advantages = list(group_advantages(group.rewards, settings.advantage, spread).advantages)
 

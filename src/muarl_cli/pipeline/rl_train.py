@@ -185,7 +185,9 @@ def _trainer(settings: RlTrain, own: Any, ranks: Any, folder: str, dtype: str, r
     model = model_on(ranks, own, folder, dtype, settings)
     apart = settings.kl_coef > 0 and not hasattr(model, "disable_adapter")
     base = load_model(Path(reference), dtype) if apart else None
-    return GrpoTrainer(model, spec, base, not settings.engines, optimiser_of(settings, ranks))
+    # Only then were the tokens drawn with the log-probabilities that the trainer finds; top-p moves the drawn ones.
+    sampled_is_old = not settings.engines and settings.top_p == 1
+    return GrpoTrainer(model, spec, base, sampled_is_old, optimiser_of(settings, ranks))
 
 
 async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
@@ -229,7 +231,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         with talk.progress(steps, "steps") as bar:
             bar.watch(player.meter.figures)
             bar.advance(trainer.step)
-            clock = _Clock(places)
+            clock, away = _Clock(places), set[str]()
             while (not steps or trainer.step < steps) and not (box and time.monotonic() - started_at >= box):
                 step = trainer.step + 1
                 t0, drawn_before = time.monotonic(), own.agents.seconds_drawing
@@ -246,6 +248,9 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 if own.trained is not policy.model:
                     policy.model.load_state_dict(await apart(team, "weights"), strict=False)
                 await deliver(own.agents, policy, str(step))
+                for server in set(own.agents.unreachable) - away:
+                    talk.warn(f"{server} does not answer: the others go on; it is asked again after each step")
+                away = set(own.agents.unreachable)
                 row |= {"seconds_rollout": round(t1 - t0, 3), "seconds_update": round(time.monotonic() - t1, 3)}
                 if bound:
                     row |= staleness_metrics(batch, step - 1) | clock.shares(t1 - t0)

@@ -114,7 +114,10 @@ async def play_all(
                 won += episode.reward == 1
                 bar.advance(reward=round(won / max(1, done), 3))
 
-            return await player.run(jobs, count)
+            episodes = await player.run(jobs, count)
+    for server in agents.unreachable:
+        talk.warn(f"{server} did not answer when it was asked last; conversations went on without it")
+    return episodes
 
 
 def _judge(settings: Any, out: Path) -> AssertionJudge | None:

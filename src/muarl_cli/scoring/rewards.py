@@ -3,8 +3,8 @@
 A criterion is a checkable statement about the calls, the messages or the end state. A task may declare its own in
 `extra["criteria"]`; otherwise they follow from its gold: each gold write took effect, what must be said was said, it
 was handed over if and only if it had to be, and nothing else was changed. Each weighs the same, and the reward is the
-share that holds. Invariants: an invalid episode has no reward (None, never 0); the rewards of an episode's turns add up
-to its reward.
+share that holds. Invariants: an invalid episode has no reward (None, never 0); one that ended at a limit of the agent
+has 0; the rewards of an episode's turns add up to its reward.
 
     criteria:
       - {call: cancel_order, arguments: {order_id: "48213"}}   # took effect, with at least these arguments
@@ -56,9 +56,11 @@ class Judged:
 
 
 def reward_of(kind: Reward | str, episode: Episode, scenario: Scenario, task: Task) -> float | None:
-    """The reward of an episode; None where it is invalid."""
+    """The reward of an episode; None where it is invalid, 0 where the agent ran into a limit."""
     if not episode.valid:
         return None
+    if not episode.end.reason.graded:
+        return 0.0
     match Reward(kind):
         case Reward.OUTCOME:
             return episode.reward
@@ -79,7 +81,7 @@ def turn_rewards(kind: Reward | str, episode: Episode, scenario: Scenario, task:
     if whole is None:
         return None
     earned = [0.0] * len(turns)
-    if turns and Reward(kind) is Reward.RUBRIC:
+    if turns and Reward(kind) is Reward.RUBRIC and episode.end.reason.graded:
         judged = rubric(episode, task)
         for each in judged:
             number = sum(1 for start in turns if start <= each.at) - 1

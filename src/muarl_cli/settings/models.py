@@ -196,6 +196,8 @@ class RlTrain(Played, Trained):
     @model_validator(mode="after")
     def _effective(self) -> Self:
         """Settings that the chosen loss does not look at are errors, not silence."""
+        if not self.temperature:
+            raise ValueError("temperature is 0: what is drawn without a choice has no probability to raise; 1 is usual")
         ratio_is_clipped = self.loss in ("token_mean", "sequence_mean", "dr_grpo")
         if 0 < self.dual_clip <= 1:
             raise ValueError("dual_clip is 0 (off) or above 1: below, it would bound losses that were never clipped")

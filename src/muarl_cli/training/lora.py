@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import derive_seed
 
 ADAPTER = "adapter_config.json"
@@ -26,11 +27,22 @@ class LoraSpec:
 
 
 def with_lora(model: Any, spec: LoraSpec, seed: int) -> Any:
-    """The model with a fresh adapter, alone trainable; `seed` decides its first matrices."""
+    """The model with a fresh adapter, alone trainable; `seed` decides its first matrices. Raises `MuarlError` for
+    targets that the model does not have."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     names = [name.strip() for name in spec.targets.split(",") if name.strip()]
+    known = [f".{name}" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    unknown = [name for name in names if name != "all-linear" and not any(k.endswith(f".{name}") for k in known)]
+    if unknown or not names:  # PEFT passes over a name that fits nothing, as long as another one does
+        raise MuarlError(
+            f"no adapter can be put on {spec.targets!r}",
+            where="lora.targets",
+            why=f"the model has no linear layer {', '.join(unknown)}" if unknown else "none is named",
+            next_step=f"all-linear, or some of {', '.join(sorted({name.rpartition('.')[2] for name in known}))}",
+            code=ExitCode.CONFIG,
+        )
     targets: Any = "all-linear" if names == ["all-linear"] else names
     config = LoraConfig(
         r=spec.rank, lora_alpha=spec.alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"
@@ -50,8 +62,6 @@ def load_lora(base: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
-        from muarl_cli.errors import ExitCode, MuarlError
-
         raise MuarlError(f"no safetensors adapter in {folder}", code=ExitCode.BAD_DATA)
     model = PeftModel.from_pretrained(base, str(folder), is_trainable=True, autocast_adapter_dtype=False)
     return model.eval()
