@@ -77,5 +77,5 @@ def test_half_a_file_is_an_error_too(tmp_path: Path) -> None:
 
 def test_a_distance_that_is_no_number_is_no_pass() -> None:
     canary = Canary((1, 2, 3), (-1.0, -2.0), "bf16")
-    with pytest.raises(MuarlError, match="trainer's weights"):
+    with pytest.raises(MuarlError, match="policy's weights"):
         canary.compare([float("nan"), -2.0], "http://here")

@@ -86,7 +86,7 @@ async def _stale_head(engine: VllmServer, old: Any, tmp_path: Path) -> None:
     body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
     await server.admin._call("POST", "/collective_rpc", body)
     await server.admin._call("POST", "/reset_prefix_cache")
-    with pytest.raises(MuarlError, match="does not compute with the trainer's weights"):
+    with pytest.raises(MuarlError, match="does not compute with the policy's weights"):
         await engine.check(server, canary_of(old, "fp32"))
     await engine.share(old.save_pretrained, "2", canary_of(old, "fp32"), False)
 

@@ -79,7 +79,7 @@ def test_a_server_that_keeps_its_old_output_layer_is_caught() -> None:
 
         async def everything() -> None:
             engine = await connect(server)
-            with pytest.raises(MuarlError, match="does not compute with the trainer's weights"):
+            with pytest.raises(MuarlError, match="does not compute with the policy's weights"):
                 await engine.share(lambda folder: new.save_pretrained(folder), "1", canary_of(new, "fp32"), False)
             assert engine.weight_version == "0"
             await engine.close_connections()
@@ -351,9 +351,32 @@ def test_the_only_server_is_asked_again_when_it_is_back_but_not_with_other_weigh
                     await engine.generate(*ask, "b")
             with (
                 VllmLikeServer(make_model(0), port=server.port),
-                pytest.raises(MuarlError, match="does not compute with the trainer's weights"),
+                pytest.raises(MuarlError, match="does not compute with the policy's weights"),
             ):
                 await engine.generate(*ask, "b")
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
+def test_a_server_that_was_asked_and_then_died_is_taken_up_again_with_what_it_computed_only() -> None:
+    """Nothing is trained here: what it held in the beginning is what the episodes are labelled with."""
+    ask, folder = (contract.prompt(1, 12), _greedy()), canary_of(make_model(0), "fp32")
+    with VllmLikeServer(make_model(0)) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            assert [away < 1e-4 for away in (await engine.distances(folder)).values()] == [True]
+            server.kill()
+            for seed, error in ((0, ""), (1, "does not compute with the policy's weights")):
+                with pytest.raises(InfraFault):
+                    await engine.generate(*ask, "a")
+                with VllmLikeServer(make_model(seed), port=server.port):
+                    if error:
+                        with pytest.raises(MuarlError, match=error):
+                            await engine.generate(*ask, "a")
+                    else:
+                        assert (await engine.generate(*ask, "a")).ids
             await engine.close_connections()
 
         asyncio.run(everything())

@@ -48,7 +48,7 @@ async def keeps_its_old_output_layer_and_is_caught(engine: Any, folder: Path, ne
     try:
         await engine.check(canary_of(new, "fp32"))
     except MuarlError as error:
-        assert "does not compute with the trainer's weights" in str(error)
+        assert "does not compute with the policy's weights" in str(error)
     else:
         raise AssertionError("a stale output layer was taken for the new one")
     await engine.share(new.save_pretrained, "repaired", canary_of(new, "fp32"), False)

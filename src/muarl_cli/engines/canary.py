@@ -57,7 +57,7 @@ class Canary:
         away = self.distance(served)
         if not away <= self.tolerance:
             raise MuarlError(
-                "the server does not compute with the trainer's weights",
+                "the server does not compute with the policy's weights",
                 where=where,
                 why=f"on a fixed prompt its log-probabilities are off by {away:.4f} on average, "
                 f"more than {self.tolerance:g}",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Server:
     behind: bool = False
     """it missed a sync: what it draws, or is still drawing, is not the policy's"""
     canary: Canary | None = None
-    """what it has to compute, after a sync"""
+    """what it has to compute: since the last sync, or since it was asked"""
     sessions: set[str] = field(default_factory=set)
     steady: asyncio.Event = field(default_factory=asyncio.Event)
     """set but for while its weights are being replaced"""
@@ -191,8 +191,11 @@ class VllmServer:
         canary.compare(await self._computed(server, canary), server.admin.root)
 
     async def distances(self, canary: Canary) -> dict[str, float]:
-        """How far what each server computes is from the canary, by its address."""
+        """How far what each server computes is from the canary, by its address. One that does not answer later on, and
+        is taken up again, has to compute what it did now."""
         found = await asyncio.gather(*(self._computed(server, canary) for server in self._servers))
+        for server, served in zip(self._servers, found, strict=True):
+            server.canary = replace(canary, logprobs=tuple(served))
         return {server.admin.root: canary.distance(served) for server, served in zip(self._servers, found, strict=True)}
 
     async def _computed(self, server: Server, canary: Canary) -> list[float]:
@@ -211,7 +214,7 @@ class VllmServer:
 
     async def _taken_up_again(self, server: Server) -> None:
         """It did not answer, and no other is left. It may have been started anew meanwhile, with other weights: where
-        weights were synced, they are checked. Raises as `check` does."""
+        it was ever asked what it computes, it is asked again. Raises as `check` does."""
         if server.canary is not None:
             await self.check(server, server.canary)
         server.alive = True
