@@ -77,6 +77,17 @@ def test_the_learning_rate_of_a_time_box_follows_the_clock_and_not_the_steps(box
 
 
 @pytest.mark.slow
+def test_the_checkpoint_around_which_the_agent_earned_most_is_kept_beside_the_newest(place: Place) -> None:
+    words = [word if word != "runs/rl-train" else "runs/peak" for word in place.command("rl-train")[1:]]
+    place.muarl(*words, "--steps", "4", "save_every=1", "keep=1")
+    folder = place.folder("peak")
+    earned = [json.loads(line)["reward"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    highest = max(range(1, 5), key=lambda step: (round(earned[step - 1], 6), step))
+    assert (folder / "checkpoints" / "HIGHEST").read_text() == f"step-{highest:06d}\n"
+    assert {path.name for path in (folder / "checkpoints").glob("step-*")} == {f"step-{highest:06d}", "step-000004"}
+
+
+@pytest.mark.slow
 def test_a_paused_run_and_a_stopped_one_go_on_to_the_weights_of_an_undisturbed_one(place: Place) -> None:
     place.run("rl-train")
     straight, own = place.folder("rl-train"), place.folder("paused")

@@ -144,8 +144,9 @@ def hashes(folder: Path) -> dict[str, str]:
     if (folder / "checkpoints").exists():
         newest = load_latest(folder, lambda line: None)
         found["checkpoint"] = newest.hash if newest else ""
-        marked = folder / "checkpoints" / "BEST"
-        found["best"] = marked.read_text().strip() if marked.exists() else ""
+        for mark in ("BEST", "HIGHEST"):
+            marked = folder / "checkpoints" / mark
+            found[mark] = marked.read_text().strip() if marked.exists() else ""
     if (folder / "base").exists():
         found["base"] = _sha256(folder / "base" / "model.safetensors")
     return {name: value for name, value in found.items() if value}

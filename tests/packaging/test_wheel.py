@@ -149,8 +149,9 @@ def test_ci_calls_make_test_and_nothing_else_that_decides() -> None:
 def test_make_test_checks_format_lint_types_and_both_suites() -> None:
     shown = _run("make", "-n", "test", "VENV=.venv", "-o", "setup", cwd=ROOT)
     assert shown.returncode == 0, shown.stderr
-    for step in ("ruff format --check", "ruff check", "mypy", '-m "not slow"', "-m slow"):
+    for step in ("ruff format --check", "ruff check", "mypy", '-m "not slow"', "-m slow", "-k in_this_process"):
         assert step in shown.stdout, f"make test does not run {step}"
+    assert "in_this_process" not in _run("make", "-n", "test", "VENV=.venv", "VLLM=", "-o", "setup", cwd=ROOT).stdout
 
 
 def test_no_path_of_this_machine_and_no_registry_host_in_what_ships() -> None:

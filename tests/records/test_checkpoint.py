@@ -16,7 +16,15 @@ from safetensors.numpy import load_file, save_file
 
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.records import checkpoint
-from muarl_cli.records.checkpoint import Checkpoint, load_latest, newest_checkpoint, resolve_model_path, save, steps
+from muarl_cli.records.checkpoint import (
+    Checkpoint,
+    Mark,
+    load_latest,
+    newest_checkpoint,
+    resolve_model_path,
+    save,
+    steps,
+)
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, write_lineage
 
 LINEAGE = Lineage.make(
@@ -36,7 +44,7 @@ def _model(value: float) -> Callable[[Path], None]:
     return write
 
 
-def _save(run: Path, step: int, keep_last: int = 2, best: bool = False) -> Checkpoint:
+def _save(run: Path, step: int, keep_last: int = 2, mark: Mark | None = None) -> Checkpoint:
     return save(
         run,
         step,
@@ -45,7 +53,7 @@ def _save(run: Path, step: int, keep_last: int = 2, best: bool = False) -> Check
         state={"step": step, "position": [1, 2]},
         lineage=LINEAGE,
         keep_last=keep_last,
-        best=best,
+        mark=mark,
     )
 
 
@@ -72,9 +80,20 @@ def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
-        _save(tmp_path, step, best=step == 2)
+        _save(tmp_path, step, mark=Mark.BEST if step == 2 else None)
     assert [folder.name for folder in steps(tmp_path)] == ["step-000005", "step-000004", "step-000002"]
     assert resolve_model_path(tmp_path, _nothing_skipped).name == "step-000002"
+
+
+def test_what_earned_most_is_kept_and_found_by_name_and_the_newest_is_used(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        _save(tmp_path, step, keep_last=1, mark=Mark.HIGHEST if step in (1, 2) else None)
+    assert [folder.name for folder in steps(tmp_path)] == ["step-000004", "step-000002"]
+    assert resolve_model_path(tmp_path, _nothing_skipped).name == "step-000004"
+    named = tmp_path / "checkpoints" / "HIGHEST"
+    assert resolve_model_path(named, _nothing_skipped).name == "step-000002"
+    with pytest.raises(MuarlError, match="no model folder"):
+        resolve_model_path(tmp_path / "checkpoints" / "BEST", _nothing_skipped)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "missing", "extra", "manifest", "link"])
@@ -204,7 +223,7 @@ def test_a_model_is_found_from_a_run_a_checkpoint_or_a_plain_folder(tmp_path: Pa
 
 
 def test_a_damaged_best_falls_back_to_the_newest(tmp_path: Path) -> None:
-    best = _save(tmp_path, 1, best=True).folder
+    best = _save(tmp_path, 1, mark=Mark.BEST).folder
     _save(tmp_path, 2)
     (best / "config.json").write_text("{}")
     skipped: list[str] = []

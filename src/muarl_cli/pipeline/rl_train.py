@@ -19,6 +19,7 @@ from muarl_cli.conversation.scheduler import Places
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.lookahead import Lookahead
 from muarl_cli.pipeline.parties import Agents, Talker, Users
+from muarl_cli.pipeline.peak import Peak
 from muarl_cli.pipeline.play import Job, Player, job, limits_of, replaced_code
 from muarl_cli.pipeline.policy import Policy, deliver, load_policy, open_policy
 from muarl_cli.pipeline.rl_batches import Batch, InTurn, StepTasks, TaskStream, collect, samples_of, step_metrics
@@ -28,6 +29,7 @@ from muarl_cli.pipeline.sft import checkpoint_hash, dtype_of, save
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.pipeline.token_balance import rl_balance, totals
 from muarl_cli.records import checkpoint
+from muarl_cli.records.checkpoint import Mark
 from muarl_cli.records.lineage import Lineage, Parent, TaskMark, TrainedSet, read_lineage, write_lineage
 from muarl_cli.records.log import EpisodeLog, artifact_hash
 from muarl_cli.records.run import RunFolder
@@ -201,6 +203,7 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         state = own.started.state
         team("read", str(own.started.folder / checkpoint.TRAINER), state["trainer"])
         stream.at, seconds = state["at"], state["seconds"]
+    peak = _peak(own)
     own.folder.keep_metrics_until(trainer.step)
     users = Users(settings.user, settings.prices, settings.max_usd, own.out)
     bound = settings.staleness
@@ -264,7 +267,8 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
                 if last or halting or (settings.save_every and step % settings.save_every == 0):
                     elapsed = time.monotonic() - started_at if box else 0.0
                     at = ends[step] if bound else stream.at
-                    await apart(partial(save, own, step, {"at": at, "seconds": elapsed}, best=False))
+                    mark = Mark.HIGHEST if peak.passed(history, step) else None
+                    await apart(save, own, step, {"at": at, "seconds": elapsed, "highest": peak.place}, mark)
                 if halting:
                     raise end_of_run(halting, str(own.out))
     return {
@@ -275,6 +279,16 @@ async def _train(own: _Run, talk: Talker) -> dict[str, Any]:
         "tokens": totals(history),
         "checkpoint": checkpoint_hash(own.out, talk),
     }
+
+
+def _peak(own: _Run) -> Peak:
+    """Where a resumed run stood; its newest checkpoint is marked again if it was killed before that."""
+    if own.started is None:
+        return Peak()
+    highest = own.started.state.get("highest")
+    if highest and highest[0] == own.started.step:
+        checkpoint.mark_again(own.out, own.started.step, Mark.HIGHEST)
+    return Peak(own.started.step, highest)
 
 
 class _Clock:

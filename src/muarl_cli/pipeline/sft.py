@@ -308,7 +308,7 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
         team("read", str(own.started.folder / checkpoint.TRAINER), state["trainer"])
         best, spent = state["best"], state["seconds"]
         if state["is_best"]:
-            checkpoint.mark_best(own.out, own.started.step)
+            checkpoint.mark_again(own.out, own.started.step, checkpoint.Mark.BEST)
     own.folder.keep_metrics_until(trainer.position.step)
     begun = time.monotonic() - spent
     box = settings.stop_after_seconds
@@ -332,7 +332,7 @@ def _train(own: _Run, train: Sequence[TokenRow], held: Sequence[TokenRow], talk:
                     "is_best": is_best,
                     "seconds": time.monotonic() - begun if box else 0.0,
                 }
-                save(own, step, state, is_best)
+                save(own, step, state, checkpoint.Mark.BEST if is_best else None)
     return {
         "steps": trainer.position.step,
         "loss": row.get("loss"),
@@ -348,7 +348,7 @@ def checkpoint_hash(out: Path, talk: Talker) -> str | None:
     return newest.hash if newest else None
 
 
-def save(own: Any, step: int, state: dict[str, Any], best: bool) -> None:
+def save(own: Any, step: int, state: dict[str, Any], mark: checkpoint.Mark | None) -> None:
     """Write a checkpoint: an ordinary model folder, the optimiser as safetensors (a file a rank), the rest as JSON."""
     from muarl_cli.training.shard_files import shard_name
     from muarl_cli.training.tiny_model import save_model
@@ -372,7 +372,7 @@ def save(own: Any, step: int, state: dict[str, Any], best: bool) -> None:
         state=state,
         lineage=own.lineage,
         keep_last=own.settings.keep,
-        best=best,
+        mark=mark,
     )
 
 

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,25 @@ from muarl_cli.records.lineage import NAME as LINEAGE
 from muarl_cli.records.lineage import Lineage, read_lineage
 from muarl_cli.records.safetensors_file import is_pickle, read_header
 
-FOLDER, MANIFEST, LATEST, BEST, TRAINER, STATE = (
+FOLDER, MANIFEST, LATEST, TRAINER, STATE = (
     "checkpoints",
     "manifest.json",
     "LATEST",
-    "BEST",
     "trainer",
     "state.json",
 )
 SCHEMA = "muarl.checkpoint/1.0"
 _STEP = re.compile(r"step-(\d{6,})")
 _MAX_JSON = 256 << 20
+
+
+class Mark(StrEnum):
+    """What a checkpoint is kept for beside being new; the name of a file in `checkpoints/` that names it."""
+
+    BEST = "BEST"
+    """its loss on what was held out is the lowest: the one to use"""
+    HIGHEST = "HIGHEST"
+    """conversations earned most while it was being made; the newest is the one to use"""
 
 
 @dataclass(frozen=True)
@@ -76,13 +85,13 @@ def save(
     state: Mapping[str, Any],
     lineage: Lineage,
     keep_last: int,
-    best: bool = False,
+    mark: Mark | None = None,
 ) -> Checkpoint:
     """Save step `step` of the run folder `run`, verify it, then delete what the keep rule no longer wants.
 
     `write_model(folder)` writes a Hugging Face folder; each of `write_tensors[name](path)` one safetensors file;
-    `state` is JSON (random states, data position, counters). `best` marks it as the one to use. Kept: the `keep_last`
-    newest and the best. Raises `MuarlError` with all older checkpoints as they were.
+    `state` is JSON (random states, data position, counters). `mark` says that it is now the one of that kind. Kept:
+    the `keep_last` newest and what is marked. Raises `MuarlError` with all older checkpoints as they were.
     """
     root = run / FOLDER
     name = f"step-{step:06d}"
@@ -103,8 +112,8 @@ def save(
         fsync_folder(root)
         made = verify(root / name)
         _point(root, LATEST, name)
-        if best:
-            _point(root, BEST, name)
+        if mark is not None:
+            _point(root, mark, name)
         _delete_old(root, keep_last)
         return made
     except OSError as error:
@@ -115,9 +124,9 @@ def save(
         raise
 
 
-def mark_best(run: Path, step: int) -> None:
-    """Make the checkpoint of `step` the one to use: for a run that was killed between writing and marking it."""
-    _point(run / FOLDER, BEST, f"step-{step:06d}")
+def mark_again(run: Path, step: int, mark: Mark) -> None:
+    """Mark the checkpoint of `step`: for a run that was killed between writing and marking it."""
+    _point(run / FOLDER, mark, f"step-{step:06d}")
 
 
 def _seal(folder: Path, step: int) -> None:
@@ -164,9 +173,9 @@ def _pointed(root: Path, pointer: str) -> Path | None:
 
 
 def _delete_old(root: Path, keep_last: int) -> None:
-    best = _pointed(root, BEST)
+    marked = [_pointed(root, mark) for mark in Mark]
     for folder in steps(root.parent)[max(1, keep_last) :]:
-        if folder != best:
+        if folder not in marked:
             gone = (
                 root / f".tmp-old-{folder.name}"
             )  # renamed first: a half-deleted folder is never taken for a checkpoint
@@ -238,8 +247,11 @@ def load_latest(run: Path, on_skip: Callable[[str], None]) -> Checkpoint | None:
 
 
 def resolve_model_path(path: Path, on_skip: Callable[[str], None]) -> Path:
-    """The folder to load a model from: a run folder (its best checkpoint, else its newest), a checkpoint, or a plain
-    Hugging Face folder with safetensors weights. Verified; raises `MuarlError` saying what is missing."""
+    """The folder to load a model from: a run folder (its best checkpoint, else its newest), a checkpoint or the name of
+    a marked one (`RUN/checkpoints/HIGHEST`), or a plain Hugging Face folder with safetensors weights. Verified; raises
+    `MuarlError` saying what is missing."""
+    if path.name in list(Mark) and path.is_file():
+        path = _pointed(path.parent, path.name) or path
     if not path.is_dir():
         raise MuarlError(
             f"there is no model folder {str(path)!r}",
@@ -249,7 +261,7 @@ def resolve_model_path(path: Path, on_skip: Callable[[str], None]) -> Path:
     if (path / MANIFEST).is_file():
         return verify(path).folder
     if (path / FOLDER).is_dir():
-        best = _pointed(path / FOLDER, BEST)
+        best = _pointed(path / FOLDER, Mark.BEST)
         if best is not None:
             try:
                 return verify(best).folder

@@ -105,7 +105,7 @@ class Sft(Trained):
     eval_every: CountOrNone
     """steps between two evaluations; 0 = only at the end"""
     keep: Count
-    """checkpoints kept, the best one not counted"""
+    """checkpoints kept, the best or highest one not counted"""
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
