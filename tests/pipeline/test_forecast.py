@@ -81,7 +81,7 @@ def test_conversations_of_this_process_go_in_waves_and_served_ones_fill_each_fre
 
 def test_what_a_turn_takes_beside_the_model_is_time_in_which_the_engine_waits() -> None:
     work = Work(((Turn(1, 10, False),) * 3,) * 4, 0.0, 0.0)
-    busy, slower = (forecast(work, Rates(Local(BATCHES.engine.costs, talk), 1.0), 0.0, 9) for talk in (0.0, 0.01))  # type: ignore[attr-defined]
+    busy, slower = (forecast(work, Rates(Local(BATCHES.engine.costs, 0.0, talk), 1.0), 0.0, 9) for talk in (0.0, 0.01))  # type: ignore[attr-defined]
     assert slower.rollout_seconds == pytest.approx(busy.rollout_seconds + 3 * 4 * 0.01)
     assert busy.idle_share == 0 and slower.idle_share == pytest.approx(0.12 / slower.step_seconds)
 
@@ -89,10 +89,18 @@ def test_what_a_turn_takes_beside_the_model_is_time_in_which_the_engine_waits() 
 def test_asking_a_served_user_is_time_in_which_the_engine_waits_beside_the_users_own() -> None:
     work = Work(((Turn(1, 10, True), Turn(1, 10, False), Turn(1, 10, True)),) * 4, 0.0, 0.0)
     costs = BATCHES.engine.costs  # type: ignore[attr-defined]
-    plain, asked = (forecast(work, Rates(Local(costs, 0.0, asking), 1.0), 2.0, 9) for asking in (0.0, 0.01))
+    plain, asked = (forecast(work, Rates(Local(costs, 0.0, 0.0, asking), 1.0), 2.0, 9) for asking in (0.0, 0.01))
     assert asked.rollout_seconds == pytest.approx(plain.rollout_seconds + 2 * 4 * 0.01)
     assert plain.idle_share == pytest.approx(4 / plain.step_seconds)
     assert asked.idle_share == pytest.approx(4.08 / asked.step_seconds)
+
+
+def test_between_two_visits_of_a_batch_the_engine_pauses() -> None:
+    work = Work(((Turn(1, 10, False),) * 3, (Turn(1, 10, False),) * 2), 0.0, 0.0)
+    costs = BATCHES.engine.costs  # type: ignore[attr-defined]
+    plain, paused = (forecast(work, Rates(Local(costs, pause), 1.0), 0.0, 9) for pause in (0.0, 0.01))
+    assert paused.rollout_seconds == pytest.approx(plain.rollout_seconds + 3 * 0.01)
+    assert plain.idle_share == 0 and paused.idle_share == pytest.approx(0.03 / paused.step_seconds)
 
 
 def test_groups_that_teach_nothing_are_held_and_trained_anew() -> None:
@@ -187,7 +195,7 @@ def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
 
     engine = HFEngine(toy_model(), "fp32")
     wave = [row(seed) for seed in range(5)]
-    made = [each for each, _ in asyncio.run(_hold(engine, wave, 0.0))]
+    made = [each for each, *_ in asyncio.run(_hold(engine, wave, 0.0))]
     drawn = sum(owner == Owner.AGENT for each in wave for owner in each.owners)
     assert engine.stats["joins"] == len(made) == 2 and engine.stats["rows"] == sum(each[1] for each in made)
     assert engine.stats["sampled_tokens"] == drawn <= sum(each[5] for each in made)

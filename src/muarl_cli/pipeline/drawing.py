@@ -95,6 +95,8 @@ class Local:
 
     costs: tuple[float, ...]
     """seconds for each of `made_of`"""
+    pause: float = 0.0
+    """seconds between two visits of its batch, in which the event loop looks who else wants to join"""
     talk: float = 0.0
     """seconds of everything else for each turn: reading it, tools, a scripted user; the engine waits meanwhile"""
     asking: float = 0.0
@@ -129,7 +131,7 @@ class Local:
                 worked += spent
                 going_on = [(number, place + 1) for number, place in left if place + 1 < len(wave[number])]
                 asked = sum(wave[number][place].of_user for number, place in going_on)
-                clock += spent + self.talk * len(left) + self.asking * asked
+                clock += spent + self.pause + self.talk * len(left) + self.asking * asked
                 for number, place in going_on:
                     heapq.heappush(coming, (clock + _wait(wave[number][place], latency), number, place))
         return clock, worked

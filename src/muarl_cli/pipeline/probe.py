@@ -127,18 +127,19 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
     talk, asking = seconds_a_turn(policy, settings, episodes, said)
-    costs = asyncio.run(_drawing(own, dtype, rows, work))
+    costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
     held = _resident()
     train, memory = _training(own, settings, rows, work)
-    return Found(Rates(Local(costs, talk, asking), train), memory, held)
+    return Found(Rates(Local(costs, pause, talk, asking), train), memory, held)
 
 
-async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[float, ...]:
-    """What batches cost: waves of conversations are held again, whose turns end where they ended then."""
+async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[tuple[float, ...], float]:
+    """What batches cost, and the pause between two visits of one: waves of conversations are held again, whose turns
+    end where they ended then."""
     from muarl_cli.engines.hf import HFEngine
 
     engine = HFEngine(model, dtype)
-    seen: list[tuple[Made, float]] = []
+    seen: list[tuple[Made, float, float]] = []
     first = 0
     for size in (_WAVES[0], *_WAVES):  # the first one allocates
         if not seen or size <= len(rows):
@@ -147,11 +148,13 @@ async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work)
             await engine.sync(None, "probe")
             seen += await _hold(engine, wave, work.shared)
     engine.close()
-    return _fitted(seen[1:])
+    pauses = sum(wall - worked for _, worked, wall in seen[1:])
+    costs = _fitted([(made, worked) for made, worked, _ in seen[1:]])
+    return costs, max(0.0, pauses / sum(made[0] for made, *_ in seen[1:]))
 
 
-async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[Made, float]]:
-    """Turn after turn of all conversations of a wave: (what the batch was made of, its seconds)."""
+async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[Made, float, float]]:
+    """Turn after turn of all conversations of a wave: (what the batch was made of, the engine's seconds, all)."""
     from muarl_cli.engines.protocol import Sampling
 
     found = []
@@ -167,9 +170,9 @@ async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tu
                 known[number] = begin
                 sampling = Sampling(1.0, 1.0, end - begin, (), number)
                 calls.append(engine.generate(row.ids[:begin], sampling, f"{number:06d}"))
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), engine.seconds
         await asyncio.gather(*calls)
-        found.append((made_of(batch), time.perf_counter() - begun))
+        found.append((made_of(batch), engine.seconds - worked, time.perf_counter() - begun))
     return found
 
 
