@@ -54,9 +54,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 shape = dict(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
 model = Qwen3ForCausalLM(Qwen3Config(**shape, num_key_value_heads=2, head_dim=8, max_position_embeddings=4096)).eval()
+product()
+with_a_team = alive()
 let_go()
-time.sleep(0.2)
-before = alive()
+before = settled(with_a_team - 1)
 product()
 engine = HFEngine(model, "fp32")
 prompt = tuple(range(7, 97)) * 20

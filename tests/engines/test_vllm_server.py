@@ -312,14 +312,17 @@ def test_no_turn_begins_before_its_server_was_checked_and_none_counts_that_a_los
                     await engine.generate(contract.prompt(number, 8), _greedy(), name)
             await lost.admin._call("POST", "/pause")
             asked = contract.prompt(7, 12)
+            at_first = second.completions
             under_way = asyncio.create_task(engine.generate(asked, _greedy(), "b"))
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(30):
+                while second.completions == at_first:
+                    await asyncio.sleep(0.001)
             canary = canary_of(new, "fp32")
             update = asyncio.create_task(engine.share(new.save_pretrained, "1", canary, False))
             await told_all.wait()
             begun = first.completions, second.completions
             about_to = [asyncio.create_task(engine.generate(asked, _greedy(), name)) for name in ("a", "d")]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # long enough for requests that should not leave to arrive
             assert (first.completions, second.completions) == begun, "a turn began while weights were on their way"
             told.set()
             await update
@@ -329,7 +332,7 @@ def test_no_turn_begins_before_its_server_was_checked_and_none_counts_that_a_los
             assert second.completions == begun[1] and engine.moved == 2
             await engine.close_connections()
 
-        asyncio.run(everything())
+        asyncio.run(asyncio.wait_for(everything(), 60))
 
 
 def test_the_only_server_is_asked_again_when_it_is_back_but_not_with_other_weights() -> None:

@@ -13,14 +13,12 @@ from muarl_cli.training.lora import LoraSpec, with_lora
     "targets", ["nosuch", "q_proj,nosuch", "", "proj", "input_layernorm", "q_proj,input_layernorm"]
 )
 def test_a_name_that_no_layer_answers_to_is_refused_with_those_that_one_does(targets: str) -> None:
-    pytest.importorskip("peft")
     with pytest.raises(MuarlError, match="no adapter can be put on") as caught:
         with_lora(toy_model(), LoraSpec(2, 4.0, targets), 1)
     assert caught.value.code is ExitCode.CONFIG and "q_proj" in caught.value.next_step
 
 
 def test_the_modules_that_are_named_get_an_adapter_and_no_others() -> None:
-    pytest.importorskip("peft")
     model = with_lora(toy_model(), LoraSpec(2, 4.0, "q_proj, v_proj"), 1)
     trained = {name.split(".lora_")[0].rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"q_proj", "v_proj"}

@@ -2,10 +2,9 @@
 
 A conversation stays with the server that drew its first turn, whose prefix cache holds the rest of it; when that server
 dies, its conversations move to the others, which compute the prompt anew; it is asked again after the next sync, or
-when no other is left. Weights reach the servers as files that they
-can see: a LoRA adapter in place, or the whole model. Invariant: no server draws a turn that has not been asked,
-since the last sync and since it was away, what it computes on a fixed prompt, and it was what the trainer computes
-(`canary.py`); otherwise the run stops.
+when no other is left. Weights reach the servers as files that they can see: a LoRA adapter in place, or the whole
+model. Invariant: no server draws a turn that has not been asked, since the last sync and since it was away, what it
+computes on a fixed prompt, and it was what the trainer computes (`canary.py`); otherwise the run stops.
 """
 
 from __future__ import annotations

@@ -80,8 +80,6 @@ def require_whole(folder: Path) -> None:
     """Raises `MuarlError` for an adapter by itself: a server holds whole models, and would play its base unseen."""
     if base_of(folder) is None:
         return
-    from muarl_cli.errors import ExitCode, MuarlError
-
     raise MuarlError(
         f"{folder} is an adapter, and a server plays whole models",
         next_step=f"muarl export model {folder} --out FOLDER adds it to its base: serve that folder, and name it as "
