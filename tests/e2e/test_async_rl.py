@@ -1,9 +1,12 @@
-"""`muarl rl-train` with staleness above 0: a real process, a server of its own policy, weights replaced in flight."""
+"""`muarl rl-train` with staleness above 0: a real process, a server of its own policy, weights replaced in flight.
+
+The server holds turns back, so that what a machine may or may not do in time is always done: all conversations that the
+bound allows have had their first turn before any goes on, and each goes on with the newest weights that it may see.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,19 @@ import pytest
 from fakes.stages import Place, refusals
 from fakes.vllm_like_server import VllmLikeServer
 
+from muarl_cli.hashing import derive_seed
+from muarl_cli.pipeline.play import job
+from muarl_cli.pipeline.rl_batches import TaskStream
 from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.log import LOG_NAME, iter_episodes
 from muarl_cli.training.tiny_model import load_model
+from muarl_cli.worlds.catalog import load_tasks
 
 pytestmark = pytest.mark.slow
-STEPS, BOUND = 5, 1
-PLANNED = STEPS * 2 * 2
-"""episodes without replacements: 2 tasks a step, 2 rollouts a task"""
+STEPS, BOUND, TASKS, GROUP, SEED = 5, 1, 2, 2, 1
+A_STEP = TASKS * GROUP
+PLANNED = STEPS * A_STEP
+"""episodes without replacements"""
 
 
 class Asynchronous(Place):
@@ -31,8 +39,36 @@ class Asynchronous(Place):
         words = super().command(stage)
         if stage != "rl-train":
             return words
-        more = [f"staleness={BOUND}", "importance_cap=2", "refill_rounds=0", "in_flight=3", f"steps={STEPS}"]
+        more = [f"staleness={BOUND}", "importance_cap=2", "refill_rounds=0", f"in_flight={2 * A_STEP}"]
+        more += [f"steps={STEPS}", f"prompts_per_step={TASKS}", f"group={GROUP}", f"seed={SEED}"]
         return [*words, "--engine", self.url, "--tasks", ",".join(refusals()), *more]
+
+
+def planned() -> dict[int, list[int]]:
+    """The seeds of each step's episodes."""
+    stream = TaskStream(load_tasks(list(refusals())), SEED)
+    return {
+        step: [job("", "", step, *of, slot, SEED).key.seed for of in stream.next(TASKS) for slot in range(GROUP)]
+        for step in range(1, STEPS + 1)
+    }
+
+
+def order() -> dict[int, frozenset[int | str]]:
+    """What a conversation's second turn waits for: the first turns of its own step and the next one, and the weights of
+    the update before its own."""
+    plan = planned()
+
+    def turn(seed: int, number: int) -> int:
+        return derive_seed(seed, "agent", number) % 2**31
+
+    def first(step: int) -> set[int | str]:
+        return {turn(seed, 0) for seed in plan.get(step, [])}
+
+    return {
+        turn(seed, 1): frozenset({str(step - 1)} | first(step) | first(step + 1))
+        for step, seeds in plan.items()
+        for seed in seeds
+    }
 
 
 @pytest.fixture
@@ -41,7 +77,7 @@ def place(tmp_path: Path) -> Iterator[Asynchronous]:
     for stage in ("synth-coldstart", "sft"):
         found.run(stage)
     with VllmLikeServer(load_model(resolve_model_path(found.folder("sft"), lambda line: None), "fp32")) as server:
-        found.url = server.url
+        found.url, server.after = server.url, order()
         yield found
     assert server.loading and not any(server.loading), "weights were replaced under a turn"
 
@@ -62,7 +98,9 @@ def test_weights_change_under_conversations_within_the_bound_and_a_kill_loses_an
     assert log.read_bytes().startswith(whole)
     episodes = list(iter_episodes(place.folder("rl-train")))
     assert len(episodes) == PLANNED == log.read_bytes().count(b"\n") and all(e.valid for e in episodes)
-    assert set(Counter(e.step for e in episodes).values()) == {4} and len({e.episode_id for e in episodes}) == PLANNED
+    by_step = {step: sorted(e.seed for e in episodes if e.step == step) for step in range(1, STEPS + 1)}
+    assert by_step == {step: sorted(seeds) for step, seeds in planned().items()}
+    assert len({e.episode_id for e in episodes}) == PLANNED
     # The bound, by the metrics and by the log.
     lines = (place.folder("rl-train") / "metrics.jsonl").read_text().splitlines()
     metrics: list[dict[str, Any]] = [json.loads(line) for line in lines]

@@ -3,13 +3,16 @@
 Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins; a
 pause waits for those that have begun. `resets` are the query strings of resets of the prefix cache, of which it has
 none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
-`refuse` answers control calls with a 500. `context` is what vLLM calls max_model_len.
+`refuse` answers control calls with a 500. `context` is what vLLM calls max_model_len. `after` puts turns in an order
+that a test chooses, whoever is faster: the turn with a seed is drawn when all that it names have happened, each the
+seed of a turn that was drawn or the version of weights that were loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -56,6 +59,9 @@ class VllmLikeServer:
         self._going.set()
         self._still = asyncio.Event()
         self._still.set()
+        self.after: Mapping[int, frozenset[int | str]] = {}
+        self.happened: set[int | str] = set()
+        self._news = asyncio.Condition()
         self._engine = HFEngine(model, "fp32")
         self.adapters: dict[str, Any] = {}
         """the base with each adapter that is loaded, by name"""
@@ -162,6 +168,8 @@ class VllmLikeServer:
             body["temperature"], body["top_p"], body["max_tokens"], tuple(body["stop_token_ids"]), body["seed"]
         )
         session = str(self.completions)
+        async with self._news:
+            await self._news.wait_for(lambda: self.happened >= self.after.get(sampling.seed, frozenset()))
         await self._going.wait()
         adapter = self.adapters.get(body["model"])
         engine = self._engine if adapter is None else HFEngine(adapter, "fp32")
@@ -174,6 +182,7 @@ class VllmLikeServer:
             self._drawing -= 1
             if not self._drawing:
                 self._still.set()
+        await self._happens(sampling.seed)
         choice = {
             "token_ids": list(drawn.ids),
             "logprobs": {"token_logprobs": list(drawn.logprobs)},
@@ -197,7 +206,13 @@ class VllmLikeServer:
         if self.stale_head:
             self.model.lm_head.weight = torch.nn.Parameter(head)
         await self._engine.sync(None, body["kwargs"]["version"])
+        await self._happens(body["kwargs"]["version"])
         return web.json_response({"results": [body["kwargs"]["version"]]})
+
+    async def _happens(self, what: int | str) -> None:
+        async with self._news:
+            self.happened.add(what)
+            self._news.notify_all()
 
     async def _adapter(self, request: web.Request) -> web.Response:
         from copy import deepcopy
