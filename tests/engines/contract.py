@@ -109,41 +109,62 @@ async def takes_new_weights(engine: Any, old: Any, new: Any, version: str, adapt
 
 async def goes_on_with_new_weights_in_the_middle_of_a_turn(engine: Any, old: Any, new: Any, atol: float) -> None:
     """Weights are replaced while long turns are being drawn: up to there each token is what the old weights draw, and
-    from there on what the new ones do, also of the beginning, of which nothing is left that the old ones computed. How
-    far a turn is cannot be asked; so waits get longer until an update comes into its middle."""
-    weights, changed = (old, new), list[int]()
-    for attempt, wait in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, 3.2)):
-        before, after = weights[attempt % 2], weights[(attempt + 1) % 2]
-        asked = [(prompt(60 + n, 20), Sampling(1.0, 1.0, 440, (), 90 + n)) for n in range(4)]
-        turns = [asyncio.create_task(engine.generate(ids, ask, f"long{n}")) for n, (ids, ask) in enumerate(asked)]
-        await asyncio.sleep(wait)
-        await engine.share(after.save_pretrained, f"middle-{attempt}", canary_of(after, "fp32"), False)
-        for (ids, _), drawn in zip(asked, await asyncio.gather(*turns), strict=True):
-            found = torch.tensor(drawn.logprobs)
-            of_old = torch.isclose(found, expected(before, ids, drawn, 1.0), atol=atol).tolist()
-            of_new = torch.isclose(found, expected(after, ids, drawn, 1.0), atol=atol).tolist()
-            parts = [at for at in range(len(found) + 1) if all(of_old[:at]) and all(of_new[at:])]
-            assert parts, "tokens that neither the old weights nor the new ones draw"
-            changed += [at for at in parts[:1] if 0 < at < len(found)]
-        if changed:
-            if attempt % 2 == 0:
-                await engine.share(old.save_pretrained, "back", canary_of(old, "fp32"), False)
+    from there on what the new ones do, also of the beginning, of which nothing is left that the old ones computed."""
+    before, after = old, new
+    for attempt, wait in enumerate(WAITS):
+        parts = []
+        for ids, drawn in await _updated_under_way(engine, after, f"middle-{attempt}", False, wait):
+            of_old, of_new = _agree(before, ids, drawn, atol), _agree(after, ids, drawn, atol)
+            parts += [at for at in range(len(of_old) + 1) if all(of_old[:at]) and all(of_new[at:])][:1]
+        assert len(parts) == TURNS, "tokens that neither the old weights nor the new ones draw"
+        before, after = after, before
+        if any(0 < at < LONG for at in parts):
+            await engine.share(old.save_pretrained, "back", canary_of(old, "fp32"), False)
             return
     raise AssertionError("no update came into the middle of a turn")
 
 
 async def ends_a_turn_with_the_adapter_that_it_began_with(engine: Any, old: Any, new: Any, atol: float) -> None:
     """Another adapter comes while long turns are being drawn; the next turn is drawn with that."""
-    asked = [(prompt(60 + n, 20), Sampling(1.0, 1.0, 440, (), 90 + n)) for n in range(4)]
-    turns = [asyncio.create_task(engine.generate(ids, ask, f"long{n}")) for n, (ids, ask) in enumerate(asked)]
-    await asyncio.sleep(0.1)
-    assert not any(turn.done() for turn in turns)
-    await engine.share(new.save_pretrained, "middle", canary_of(new, "fp32"), True)
-    for (ids, _), drawn in zip(asked, await asyncio.gather(*turns), strict=True):
-        assert torch.allclose(torch.tensor(drawn.logprobs), expected(old, ids, drawn, 1.0), atol=atol)
-    ids, ask = asked[0]
-    after = await engine.generate(ids, ask, "long0")
-    assert torch.allclose(torch.tensor(after.logprobs), expected(new, ids, after, 1.0), atol=atol)
+    for ids, drawn in await _updated_under_way(engine, new, "middle", True, WAITS[0]):
+        assert all(_agree(old, ids, drawn, atol))
+    ids = prompt(70, 20)
+    assert all(_agree(new, ids, await engine.generate(ids, Sampling(1.0, 1.0, 20, STOPS, 1), "long0"), atol))
+
+
+async def reads_many_long_prompts_at_once(engine: Engine, model: Any, atol: float) -> None:
+    """More tokens than vLLM reads in one step (2,048 by default): prompts wait for each other, or are read in parts."""
+    asked = [prompt(80 + n, 1500 + n) for n in range(6)]
+    turns = [engine.generate(ids, Sampling(1.0, 1.0, 4, (), n), f"wide{n}") for n, ids in enumerate(asked)]
+    for ids, drawn in zip(asked, await asyncio.gather(*turns), strict=True):
+        assert all(_agree(model, ids, drawn, atol))
+
+
+LONG, TURNS = 1900, 4
+WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""seconds after which an update is sent: how far a turn is cannot be asked"""
+
+
+async def _updated_under_way(
+    engine: Any, model: Any, version: str, adapter: bool, wait: float
+) -> list[tuple[tuple[int, ...], Generation]]:
+    """Long turns, as (prompt, what was drawn), under which the weights of `model` arrive."""
+    asked = [prompt(60 + n, 20) for n in range(TURNS)]
+    turns = [
+        asyncio.create_task(engine.generate(ids, Sampling(1.0, 1.0, LONG, (), 90 + n), f"long{n}"))
+        for n, ids in enumerate(asked)
+    ]
+    await asyncio.sleep(wait)
+    await engine.share(model.save_pretrained, version, canary_of(model, "fp32"), adapter)
+    return list(zip(asked, await asyncio.gather(*turns), strict=True))
+
+
+def _agree(model: Any, ids: tuple[int, ...], drawn: Generation, atol: float) -> list[bool]:
+    """For each token whether the model gives it the log-probability that it was drawn with."""
+    agree: list[bool] = torch.isclose(
+        torch.tensor(drawn.logprobs), expected(model, ids, drawn, 1.0), atol=atol
+    ).tolist()
+    return agree
 
 
 async def whole_contract(engine: Engine, model: Any, atol: float) -> None:

@@ -25,7 +25,7 @@ def make_model(seed: int = 0, tied: bool = True) -> Any:
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=32,  # the least that vLLM has a CPU kernel for
-            max_position_embeddings=512,
+            max_position_embeddings=2048,
             initializer_range=0.2,
             tie_word_embeddings=tied,
         )

@@ -32,8 +32,26 @@ def test_the_command_asks_for_the_distribution_that_is_sampled_from_and_for_the_
     assert "--enable-lora" not in serve_command("m", "127.0.0.1", 1, 10, 0, []).shell()
 
 
+@pytest.mark.parametrize(
+    ("platform", "given", "added"),
+    [
+        ("cpu", [], ["--no-enable-chunked-prefill"]),
+        ("cpu", ["--enable-chunked-prefill"], []),
+        ("other", [], []),
+    ],
+)
+def test_on_a_cpu_prompts_are_not_read_in_parts_unless_one_asks_for_it(
+    platform: str, given: list[str], added: list[str], tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho a warning\necho {platform}\n")
+    python.chmod(0o755)
+    command = serve_command("m", "127.0.0.1", 1, 10, 0, given, str(python))
+    assert list(command.fitted().words) == [*command.words, *added]
+
+
 def test_without_vllm_it_is_said_what_to_install(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(MuarlError, match="vLLM cannot be imported"):
-        serve_command("m", "127.0.0.1", 1, 10, 0, [], sys.executable).run()
+        serve_command("m", "127.0.0.1", 1, 10, 0, [], sys.executable).fitted()
     assert main(["serve", "some/model", "--print", "--", "--dtype", "float32"]) == 0
     assert "--model some/model" in capsys.readouterr().out

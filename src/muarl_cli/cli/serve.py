@@ -45,5 +45,6 @@ def serve(
     if only_print:
         print(command.shell())
         return 0
+    command = command.fitted()
     talk.say(command.shell())
     command.run()

@@ -11,11 +11,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from muarl_cli.engines.vllm_terms import ENVIRONMENT, OPTIONS, room_for
+from muarl_cli.engines.vllm_terms import CPU_OPTIONS, ENVIRONMENT, OPTIONS, room_for
 from muarl_cli.errors import ExitCode, MuarlError
 
 SERVED_NAME = "policy"
@@ -23,6 +23,7 @@ _SWITCHES = {
     "VLLM_SERVER_DEV_MODE": "1",  # /collective_rpc, /pause, /resume, /reset_prefix_cache
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # /v1/load_lora_adapter
 }
+_PLATFORM = "from vllm.platforms import current_platform as here; print('cpu' if here.is_cpu() else 'other')"
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Command:
         before = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
         return f"{before} {shlex.join(self.words)}"
 
-    def run(self) -> NoReturn:
-        """Become this program: whoever ends this process ends it. Raises `MuarlError` where there is no vLLM."""
+    def fitted(self) -> Command:
+        """The command for the vLLM that its interpreter has. Raises `MuarlError` where it has none."""
         python = self.words[0]
-        found = subprocess.run([python, "-c", "import vllm"], capture_output=True, text=True, check=False)
+        found = subprocess.run([python, "-c", _PLATFORM], capture_output=True, text=True, check=False)
         if found.returncode:
             raise MuarlError(
                 "vLLM cannot be imported",
@@ -49,7 +50,16 @@ class Command:
                 next_step="pip install 'muarl-cli[vllm]', or name an interpreter that has it: --python",
                 code=ExitCode.MISSING_INPUT,
             )
-        os.execvpe(python, self.words, {**os.environ, **self.environment})
+        words = list(self.words)
+        for name, on in (CPU_OPTIONS if found.stdout.split()[-1:] == ["cpu"] else {}).items():
+            yes, no = f"--{name.replace('_', '-')}", f"--no-{name.replace('_', '-')}"
+            if yes not in words and no not in words:
+                words.append(yes if on else no)
+        return replace(self, words=tuple(words))
+
+    def run(self) -> NoReturn:
+        """Become this program: whoever ends this process ends it."""
+        os.execvpe(self.words[0], self.words, {**os.environ, **self.environment})
 
 
 def serve_command(

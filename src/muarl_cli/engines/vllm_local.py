@@ -20,7 +20,16 @@ from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.engines.canary import Canary
 from muarl_cli.engines.exchange import Exchange, Writer
 from muarl_cli.engines.protocol import Capabilities, Generation, Sampling
-from muarl_cli.engines.vllm_terms import ADAPTER, CANARY, ENVIRONMENT, OPTIONS, room_for, sampling_options, turn_of
+from muarl_cli.engines.vllm_terms import (
+    ADAPTER,
+    CANARY,
+    CPU_OPTIONS,
+    ENVIRONMENT,
+    OPTIONS,
+    room_for,
+    sampling_options,
+    turn_of,
+)
 from muarl_cli.errors import ExitCode, MuarlError
 
 T = TypeVar("T")
@@ -64,6 +73,7 @@ class VllmLocal:
             "max_model_len": max_context,
             "disable_log_stats": True,
             **OPTIONS,
+            **_of_platform(),
             **({"enable_lora": True, "max_lora_rank": room_for(adapter_rank)} if adapter_rank else {}),
             **(options or {}),
         }
@@ -219,6 +229,12 @@ def _vllm() -> Any:
             code=ExitCode.MISSING_INPUT,
         ) from error
     return vllm
+
+
+def _of_platform() -> dict[str, bool]:
+    from vllm.platforms import current_platform
+
+    return CPU_OPTIONS if current_platform.is_cpu() else {}
 
 
 async def _start(vllm: Any, arguments: Mapping[str, Any]) -> Any:

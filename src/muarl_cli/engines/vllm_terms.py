@@ -21,6 +21,9 @@ OPTIONS: dict[str, Any] = {
     "worker_extension_cls": "muarl_cli.engines.vllm_worker.Worker",
 }
 """of vLLM's engine, by the names of its arguments"""
+CPU_OPTIONS = {"enable_chunked_prefill": False}
+"""on a CPU: for a prompt that is read in parts vLLM rewinds the generator of its seed, which torch cannot do there, and
+the whole server dies of it (vLLM 0.32)"""
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
