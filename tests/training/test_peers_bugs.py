@@ -77,7 +77,7 @@ PINNED: dict[str, tuple[str, str]] = {
         "scoring/test_rewards.py", "test_an_invalid_episode_has_no_reward_and_the_turns_of_a_valid_one_add_up_to_its",
     ),
     "19 the engine is dead and the trainer waits": (
-        "engines/test_vllm_server.py", "test_conversations_stay_with_their_server_and_move_on_when_it_dies",
+        "engines/test_vllm_lost.py", "test_conversations_stay_with_their_server_and_move_on_when_it_dies",
     ),
     "19 a failed batch in this process": (
         "engines/test_hf.py", "test_a_failed_batch_fails_its_conversations_and_no_later_one",
