@@ -40,7 +40,7 @@ def main() -> None:
     passed, refused, named, tokens = {}, {}, 0, 0
     for name, template in FIT.items():
         chat: Any = open_format(template_tokenizer(template), "full", "own")
-        passed[name] = {"forgets": chat.forgets, "calls": chat.frames.syntax.form}
+        passed[name] = {"forgets": chat.frames.forgets, "calls": chat.frames.syntax.form}
         tokens += forged(chat)
     for name, (probe, template) in UNFIT.items():
         try:

@@ -79,25 +79,25 @@ CASES: Mapping[str, Callable[[ChatFormat], Turns]] = {
         plain(chat, "Hello, return"),
     ],
     "several calls": lambda chat: [
-        (*_call(chat, '{"name":"get_order","arguments":{"order_id":"1"}}'), *chat.demonstrate("", [CALL, CALL])),
+        (*_call(chat, '{"name":"get_order","arguments":{"order_id":"1"}}'), *chat.demonstrate("", [CALL, CALL], [READ])),
         _say(chat, "Hello"),
         _say(chat, "wait"),
     ],
     "as rendered": lambda chat: [
-        chat.demonstrate("Wait", [CALL]),
-        chat.demonstrate("Hello", []),
-        chat.demonstrate("return order", []),
+        chat.demonstrate("Wait", [CALL], [READ]),
+        chat.demonstrate("Hello", [], []),
+        chat.demonstrate("return order", [], []),
     ],
 }
 THINKING_CASES: Mapping[str, Callable[[ChatFormat], Turns]] = {
     "stripped thinking": lambda chat: [
-        chat.demonstrate("", [CALL], "Which order? I look."),
-        chat.demonstrate("Hello", [], "Found it."),
+        chat.demonstrate("", [CALL], [READ], "Which order? I look."),
+        chat.demonstrate("Hello", [], [], "Found it."),
         (*_tag(chat, "<think>"), *plain(chat, "\nwait\n"), *_tag(chat, "</think>"), *_say(chat, "\nreturn order")),
     ],
     "cut off while thinking": lambda chat: [
         (*_tag(chat, "<think>"), *plain(chat, "\nHello, return")),
-        chat.demonstrate("Hello", [], "wait"),
+        chat.demonstrate("Hello", [], [], "wait"),
     ],
 }
 
@@ -151,7 +151,7 @@ def _messages(held: Held) -> list[Any]:
             skip -= 1
         elif event.actor is Actor.AGENT:
             thought, said = held.chat.split(left.pop(0))
-            words, calls = held.chat.parse(said)
+            words, calls = held.chat.parse(said, [READ])
             raw = "\n".join(part for part in (words, *(call.raw for call in calls if call.problem)) if part)
             messages.append(turn(raw, [(c.name, c.arguments) for c in calls if not c.problem], thought))
             skip = len(calls) - (0 if words or not calls else 1)

@@ -62,13 +62,13 @@ def test_what_is_learned_from_our_template_is_our_format_token_by_token(
     for sampled in ((), (5,), (5, ours.end_id)):
         assert learned.end_of_turn(sampled) == ours.end_of_turn(sampled)
         assert learned.recalled(sampled) == ours.recalled(sampled) or not sampled
-    assert (learned.end_id, learned.forgets) == (ours.end_id, ours.forgets)
+    assert (learned.end_id, learned.rewrites((5,))) == (ours.end_id, ours.rewrites((5,)))
 
 
 def test_a_demonstration_in_our_template_is_our_demonstration(stage: Stage) -> None:
     ours, learned = twins(Rendering.FULL)
     for text, calls in (("Hello", []), ("", [CALL, CALL]), (FORGED, [CALL]), ("", [ToolCall("", "a<|im_end|>", {})])):
-        assert learned.demonstrate(text, calls) == ours.demonstrate(text, calls)
+        assert learned.demonstrate(text, calls, []) == ours.demonstrate(text, calls, [])
 
 
 @pytest.mark.parametrize("name", list(FIT))
@@ -156,11 +156,11 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
     render = Renderer(chat.tokenizer, FIT[name])
     tools = [tool.openai() for tool in stage.tools]
     assert chat.decode(found[-1].ids) == render(messages, "say", tools=tools)
-    if chat.forgets:
+    if chat.frames.forgets:
         assert chat.decode(found[0].ids) == render(messages[:5], "say", tools=tools)
-    assert len(found) == (2 if chat.forgets else 1)
+    assert len(found) == (2 if chat.frames.forgets else 1)
     trained = [chat.decode([i for i, o in zip(r.ids, r.owners, strict=True) if o == Owner.AGENT]) for r in found]
-    assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == chat.forgets
+    assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == chat.frames.forgets
 
 
 TURNS = st.lists(st.tuples(st.lists(st.integers(0, 411), max_size=8), st.booleans(), st.booleans()), max_size=7)
@@ -201,15 +201,15 @@ def test_a_turn_without_thoughts_does_not_fork_the_conversation(stage: Stage) ->
 
 def test_the_calls_of_a_family_are_read_and_its_faults_named_in_its_own_form() -> None:
     bare, listed = opened("Llama 3 like"), opened("calls in one list")
-    _, (one, two) = bare.parse('{"name": "a", "parameters": {"x": 1}}\n{"name": "b", "parameters": {}}')
+    _, (one, two) = bare.parse('{"name": "a", "parameters": {"x": 1}}\n{"name": "b", "parameters": {}}', [])
     assert (one.name, one.arguments, two.name, two.id) == ("a", {"x": 1}, "b", "call_1")
-    words, none = bare.parse('It costs {"so": "much"}, and\n{not JSON}')
+    words, none = bare.parse('It costs {"so": "much"}, and\n{not JSON}', [])
     assert words.startswith("It costs") and not none
-    _, (broken,) = bare.parse('{"name": "a", "parameters": ')
+    _, (broken,) = bare.parse('{"name": "a", "parameters": ', [])
     assert "no JSON" in broken.problem and '"parameters"' in broken.problem and "<tool_call>" not in broken.problem
-    words, calls = listed.parse('Wait.[CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {"x": []}}]')
+    words, calls = listed.parse('Wait.[CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {"x": []}}]', [])
     assert words == "Wait." and [c.name for c in calls] == ["a", "b"]
-    _, (broken,) = listed.parse('[CALLS]{"name": "a"')
+    _, (broken,) = listed.parse('[CALLS]{"name": "a"', [])
     assert broken.problem and broken.raw.startswith("[CALLS]")
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.training.hermes import Syntax
+from muarl_cli.training.call_syntax import Calls, learn_syntax
+from muarl_cli.training.hermes import CallSyntax
 
 Message = Mapping[str, Any]
-_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,17 @@ class Frames:
     """before the turn that the policy is about to take"""
     recall: str
     """before an earlier turn without thoughts"""
+    retold: str
+    """before an earlier turn whose thoughts are left out"""
     before_end: str
     end: str
     """the control token that ends a sampled turn"""
     after_end: str
     thought: tuple[str, str] | None
-    """the control tokens around thoughts; None where the template shows none"""
+    """the control tokens around thoughts; None where the template shows none, or its prompt leaves no room for any"""
     forgets: bool
-    """whether thoughts of earlier turns are left out once the user has spoken again"""
-    syntax: Syntax
+    """whether thoughts of earlier turns, or the empty ones of a prompt, are left out once the user has spoken again"""
+    syntax: CallSyntax
     trims_user: bool
     trims_results: bool
     quotes_results: bool
@@ -97,7 +99,7 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def turn(text: str, calls: Sequence[tuple[str, Mapping[str, Any]]] = (), thought: str = "") -> Message:
+def turn(text: str, calls: Calls = (), thought: str = "") -> Message:
     """An assistant message as the chat-completions API has it."""
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if thought:
@@ -124,30 +126,45 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
     """The frames of a template. `controls` are the tokenizer's control tokens. Raises `MuarlError` (BAD_DATA)."""
     base = render(CONTEXT, "rendering")
     prompt = _after("generation prompt", base, render(CONTEXT, "generation prompt", prompt=True))
+    silent = render([*CONTEXT, turn(_WORDS)], "say")
     said = render([*CONTEXT, turn(_WORDS, thought=_THOUGHT)], "say")
+    if not said.startswith(base + prompt) and silent.startswith(base + prompt):
+        said = silent  # the prompt closes an empty thought: a sampled turn has no room for one
+    given = _THOUGHT if _THOUGHT in said else ""
     spoken = _after("say", base + prompt, said)
     opening, closing = _around("say", spoken, _WORDS)
     before_end, end, after_end = _ending(closing, controls)
     thought = _thought(prompt, opening, controls)
     recall, asked = _around("user", _after("user", base, _history(render, "")), _WORDS)
     user_frame = _around("user", _after("user", closing, asked), _NEXT)
-    forgets = _forgets(render, said, thought is not None)
+    later = _history(render, given)
+    forgets = not later.startswith(said)
+    retold = _retold(said, later, base, asked) if forgets else recall
     trims_user = _trims("user", _history(render, "", f"  {_NEXT} \n"), _history(render, ""), _NEXT)
-    called = _after("call", base + prompt, one := render([*CONTEXT, turn("", _CALLS[:1], _THOUGHT)], "call"))
-    results, quotes, trims_results = _results(render, one)
-    body = _before("call", called, closing)
-    shown = body.split(thought[1])[-1] if thought else body
+
+    def shown(calls: Calls) -> str:
+        called = _after("call", base + prompt, render([*CONTEXT, turn("", calls, given)], "call"))
+        body = _before("call", called, closing)
+        return body.split(thought[1])[-1] if thought else body
+
+    syntax = learn_syntax(shown)
+    if syntax is None:
+        body = shown(_CALLS[:1])
+        why = f"the call is neither JSON nor text between tags: {body[:160]!r}" if body.strip() else "it is left out"
+        raise refused("call", why)
+    results, quotes, trims_results = _results(render, given)
     return Frames(
         user=user_frame,
         results=results,
         prompt=prompt,
         recall=recall,
+        retold=retold,
         before_end=before_end,
         end=end,
         after_end=after_end,
         thought=thought,
         forgets=forgets,
-        syntax=_syntax(shown),
+        syntax=syntax,
         trims_user=trims_user,
         trims_results=trims_results,
         quotes_results=quotes,
@@ -200,12 +217,12 @@ def _thought(prompt: str, opening: str, controls: Collection[str]) -> tuple[str,
     return opened[-1], closed[0]
 
 
-def _forgets(render: Renderer, said: str, thinks: bool) -> bool:
-    later, plain = _history(render, _THOUGHT), _history(render, "")
-    if later.startswith(said):
-        return False
-    if thinks and later == plain:
-        return True
+def _retold(said: str, later: str, base: str, asked: str) -> str:
+    """What stands before an earlier turn once the user has spoken, where that is not what stood before it first."""
+    if later.startswith(base) and later.endswith(_WORDS + asked):
+        retold = later[len(base) : len(later) - len(_WORDS + asked)]
+        if _THOUGHT not in retold:
+            return retold
     raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
 
 
@@ -218,15 +235,16 @@ def _trims(probe: str, padded: str, plain: str, words: str) -> bool:
     raise refused(probe, f"words are changed: {difference(plain, padded)}")
 
 
-def _results(render: Renderer, one: str) -> tuple[tuple[str, str, str], bool, bool]:
-    """Frames of results; whether they are quoted; whether they are trimmed. `one` is rendered up to the call."""
-    asked = [*CONTEXT, turn("", _CALLS[:1], _THOUGHT)]
+def _results(render: Renderer, thought: str) -> tuple[tuple[str, str, str], bool, bool]:
+    """Frames of results; whether they are quoted; whether they are trimmed."""
+    asked = [*CONTEXT, turn("", _CALLS[:1], thought)]
+    one = render(asked, "call")
     name = _CALLS[0][0]
     added = _after("results", one, render([*asked, result(name, _FIRST)], "results"))
     quotes = _FIRST not in added
     first, second = (json.dumps(text) if quotes else text for text in (_FIRST, _SECOND))
     before, after = _around("results", added, first)
-    two = [*CONTEXT, turn("", _CALLS, _THOUGHT)]
+    two = [*CONTEXT, turn("", _CALLS, thought)]
     both = _after(
         "several calls",
         render(two, "several calls"),
@@ -238,29 +256,3 @@ def _results(render: Renderer, one: str) -> tuple[tuple[str, str, str], bool, bo
         raise refused("several calls", f"the last result ends otherwise: {difference(after, end)}")
     padded = render([*asked, result(name, f"  {_FIRST} \n")], "results")
     return (before, between, after), quotes, not quotes and _trims("results", padded, one + added, _FIRST)
-
-
-def _syntax(body: str) -> Syntax:
-    """How the call in `body`, the text of one turn, is written."""
-    name, arguments = _CALLS[0]
-    for start in (i for i, char in enumerate(body) if char in "[{"):
-        try:
-            value, end = _JSON.raw_decode(body, start)
-        except ValueError:
-            continue
-        listed = isinstance(value, list) and len(value) == 1
-        entry = value[0] if listed else value
-        if not isinstance(entry, dict):
-            continue
-        named = [key for key, item in entry.items() if item == name]
-        given = [key for key, item in entry.items() if item == arguments or _loaded(item) == arguments]
-        if named and given:
-            return Syntax(body[:start].strip(), body[end:].strip(), named[0], given[0], listed)
-    raise refused("call", f"no JSON object with the name and the arguments of the call is in {body[:160]!r}")
-
-
-def _loaded(item: Any) -> Any:
-    try:
-        return json.loads(item) if isinstance(item, str) else None
-    except ValueError:
-        return None

@@ -67,9 +67,10 @@ class _Talk:
     def act(self, probe: str, text: str, calls: Sequence[ToolCall] = ()) -> None:
         """The policy's turn, before which both ways must have come to the same text."""
         self.compare(probe)
-        ids = self.chat.demonstrate(text, calls, _THOUGHT)
+        thought = _THOUGHT if self.chat.frames.thought else ""
+        ids = self.chat.demonstrate(text, calls, _TOOLS, thought)
         self.thread.sampled(ids, [0.0] * len(ids))
-        self.messages.append(turn(text, [(call.name, call.arguments) for call in calls], _THOUGHT))
+        self.messages.append(turn(text, [(call.name, call.arguments) for call in calls], thought))
 
     def compare(self, probe: str) -> None:
         self.thread.hear(self.news)
@@ -149,9 +150,9 @@ def nobody_forges(chat: TemplateFormat) -> None:
 def reads_what_it_renders(chat: TemplateFormat) -> None:
     """(d) A turn that the template renders is read back as it was."""
     for name, (text, calls) in _TURNS.items():
-        ids = chat.demonstrate(text, calls, _THOUGHT)
+        ids = chat.demonstrate(text, calls, _TOOLS, _THOUGHT)
         thought, said = chat.split(ids)
-        words, found = chat.parse(said)
+        words, found = chat.parse(said, _TOOLS)
         wanted = [(call.name, call.arguments) for call in calls]
         if words != text or [(call.name, call.arguments) for call in found] != wanted:
             why = next((call.problem for call in found if call.problem), f"it reads {words!r} and {len(found)} calls")
