@@ -79,7 +79,10 @@ CASES: Mapping[str, Callable[[ChatFormat], Turns]] = {
         plain(chat, "Hello, return"),
     ],
     "several calls": lambda chat: [
-        (*_call(chat, '{"name":"get_order","arguments":{"order_id":"1"}}'), *chat.demonstrate("", [CALL, CALL], [READ])),
+        (
+            *_call(chat, '{"name":"get_order","arguments":{"order_id":"1"}}'),
+            *chat.demonstrate("", [CALL, CALL], [READ]),
+        ),
         _say(chat, "Hello"),
         _say(chat, "wait"),
     ],

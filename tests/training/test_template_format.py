@@ -207,7 +207,9 @@ def test_the_calls_of_a_family_are_read_and_its_faults_named_in_its_own_form() -
     assert words.startswith("It costs") and not none
     _, (broken,) = bare.parse('{"name": "a", "parameters": ', [])
     assert "no JSON" in broken.problem and '"parameters"' in broken.problem and "<tool_call>" not in broken.problem
-    words, calls = listed.parse('Wait.[CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {"x": []}}]', [])
+    words, calls = listed.parse(
+        'Wait.[CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {"x": []}}]', []
+    )
     assert words == "Wait." and [c.name for c in calls] == ["a", "b"]
     _, (broken,) = listed.parse('[CALLS]{"name": "a"', [])
     assert broken.problem and broken.raw.startswith("[CALLS]")

@@ -197,9 +197,7 @@ class ChatFormat:
         ids = list(sampled[:-1]) if sampled and sampled[-1] in self.stop_ids else list(sampled)
         return str(self._backend.decode(ids, skip_special_tokens=False)) if ids else ""
 
-    def parse(
-        self, text: str, tools: Sequence[ToolSpec], first_call: int = 0
-    ) -> tuple[str, tuple[ToolCall, ...]]:
+    def parse(self, text: str, tools: Sequence[ToolSpec], first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
         """A turn's text to (words, calls); see `hermes.parse_turn`. `tools` are those of the episode: where arguments
         are bare text, their schemas say what it means."""
         return parse_turn(text, first_call)

@@ -33,7 +33,8 @@ def encode_episode(stage: Stage, events: Sequence[Event], chat: ChatFormat) -> t
     """The training rows of a recorded episode, log-probabilities zero: one, or more where the format forgets thoughts.
     None where the agent never acted.
 
-    Raises `Inexpressible` where the format cannot say a call. Calls belong to one turn when the event says so (tag "same_turn") or when they follow words said beside calls.
+    Calls belong to one turn when the event says so (tag "same_turn") or when they follow words said beside calls.
+    Raises `Inexpressible` where the format cannot say a call.
     """
     thread = Thread(chat, stage)
     news: list[Event] = []

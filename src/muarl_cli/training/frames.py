@@ -31,8 +31,8 @@ class Frames:
     """before the turn that the policy is about to take"""
     recall: str
     """before an earlier turn without thoughts"""
-    retold: str
-    """before an earlier turn whose thoughts are left out"""
+    retold: tuple[str, str, str]
+    """before an earlier turn whose thoughts are left out: one of words, one of calls, one of both"""
     before_end: str
     end: str
     """the control token that ends a sampled turn"""
@@ -137,9 +137,7 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
     thought = _thought(prompt, opening, controls)
     recall, asked = _around("user", _after("user", base, _history(render, "")), _WORDS)
     user_frame = _around("user", _after("user", closing, asked), _NEXT)
-    later = _history(render, given)
-    forgets = not later.startswith(said)
-    retold = _retold(said, later, base, asked) if forgets else recall
+    forgets = not _history(render, given).startswith(said)
     trims_user = _trims("user", _history(render, "", f"  {_NEXT} \n"), _history(render, ""), _NEXT)
 
     def shown(calls: Calls) -> str:
@@ -158,7 +156,7 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
         results=results,
         prompt=prompt,
         recall=recall,
-        retold=retold,
+        retold=_retold(render, base, prompt, closing, thought, given) if forgets else (recall, recall, recall),
         before_end=before_end,
         end=end,
         after_end=after_end,
@@ -217,13 +215,21 @@ def _thought(prompt: str, opening: str, controls: Collection[str]) -> tuple[str,
     return opened[-1], closed[0]
 
 
-def _retold(said: str, later: str, base: str, asked: str) -> str:
-    """What stands before an earlier turn once the user has spoken, where that is not what stood before it first."""
-    if later.startswith(base) and later.endswith(_WORDS + asked):
-        retold = later[len(base) : len(later) - len(_WORDS + asked)]
-        if _THOUGHT not in retold:
-            return retold
-    raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
+def _retold(
+    render: Renderer, base: str, prompt: str, closing: str, thought: tuple[str, str] | None, given: str
+) -> tuple[str, str, str]:
+    """What stands before an earlier turn of words, of calls, or of both, once the user has spoken."""
+    found = []
+    for text, calls in ((_WORDS, ()), ("", _CALLS[:1]), (_WORDS, _CALLS[:1])):
+        held = [*CONTEXT, turn(text, calls, given)]
+        body = _before("user", _after("user", base + prompt, said := render(held, "user")), closing)
+        body = body.split(thought[1])[-1].lstrip() if thought else body
+        later = render([*held, *(result(name, _FIRST) for name, _ in calls), user(_NEXT)], "user")
+        told, _, after = later.removeprefix(base).partition(body)
+        if not later.startswith(base) or not after.startswith(closing) or (given and given in told):
+            raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
+        found.append(told)
+    return found[0], found[1], found[2]
 
 
 def _trims(probe: str, padded: str, plain: str, words: str) -> bool:

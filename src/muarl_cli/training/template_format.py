@@ -26,7 +26,7 @@ from muarl_cli.training.chat_format import (
     compact_system,
 )
 from muarl_cli.training.frames import CONTEXT, Renderer, difference, learn, refused, system, turn
-from muarl_cli.training.hermes import parse_turn
+from muarl_cli.training.hermes import HERMES, parse_turn
 
 _MARKS = "\ufdd0", "\ufdd1"
 """around text that must not become a control token while a template renders it; no characters, by Unicode's own word"""
@@ -69,9 +69,19 @@ def open_format(tokenizer: Any, rendering: Rendering | str, dialect: Dialect | s
 
 
 def default_dialect(tokenizer: Any) -> Dialect:
-    """For a checkpoint whose template is not one of ours: Qwen3's without thinking where it can be spoken."""
+    """For a checkpoint whose template is not one of ours: Qwen3's without thinking where it can be spoken, unless its
+    template writes calls in another way than Qwen3's, as Qwen3.5's does."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    return Dialect.NONTHINKING if backend.token_to_id(START) is not None else Dialect.OWN
+    if backend.token_to_id(START) is None:
+        return Dialect.OWN
+    template = getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str):
+        return Dialect.NONTHINKING
+    try:
+        learned = TemplateFormat(tokenizer, Rendering.FULL, template).frames.syntax
+    except MuarlError:
+        return Dialect.NONTHINKING
+    return Dialect.NONTHINKING if learned == HERMES else Dialect.OWN
 
 
 class TemplateFormat(ChatFormat):
@@ -136,9 +146,16 @@ class TemplateFormat(ChatFormat):
 
     def recalled(self, sampled: Sequence[int]) -> list[Piece]:
         frames, (thought, _), kept = self.frames, self._parted(sampled), self.remembered(sampled)
-        before = frames.retold if frames.forgets and thought else frames.recall
+        before = self._retold(kept) if frames.forgets and thought else frames.recall
         opening = self._template([Span(before, Owner.TEMPLATE, True)])
         return [*opening, *([(kept, Owner.EARLIER)] if kept else []), *self.end_of_turn(kept)]
+
+    def _retold(self, kept: Sequence[int]) -> str:
+        """What stands before an earlier turn that had thoughts, by what is left of it."""
+        text = self.text_of(kept)
+        call = self.frames.syntax.find(text, 0)
+        words, calls, both = self.frames.retold
+        return words if call < 0 else both if text[:call].strip() else calls
 
     def remembered(self, sampled: Sequence[int]) -> tuple[int, ...]:
         return self._parted(sampled)[1] if self.frames.forgets else tuple(sampled)
@@ -147,9 +164,7 @@ class TemplateFormat(ChatFormat):
         thought, said = self._parted(sampled)
         return self.text_of(thought).strip(), self.text_of(said)
 
-    def parse(
-        self, text: str, tools: Sequence[ToolSpec], first_call: int = 0
-    ) -> tuple[str, tuple[ToolCall, ...]]:
+    def parse(self, text: str, tools: Sequence[ToolSpec], first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
         return parse_turn(text, first_call, self.frames.syntax, tools)
 
     def demonstrate(
@@ -188,9 +203,10 @@ class TemplateFormat(ChatFormat):
                 raise Inexpressible(
                     f"a call of {call.name[:64]!r} cannot be written in the checkpoint's call syntax",
                     where=_exact(call.arguments)[:200],
-                    why=read.problem[:300] or f"what is written is read as {read.name[:64]} {_exact(read.arguments)[:200]}",
-                    next_step="leave the episode out; this syntax has no quotes, so no text in it may hold its tags, or "
-                    "look like another kind of value where the tool's schema asks for one",
+                    why=read.problem[:300]
+                    or f"what is written is read as {read.name[:64]} {_exact(read.arguments)[:200]}",
+                    next_step="leave the episode out: a syntax without quotes has no way to write a text that holds its tags, "
+                    "or a text that looks like the other kind of value that the tool's schema asks for",
                     code=ExitCode.BAD_DATA,
                 )
 
