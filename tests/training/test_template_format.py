@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-from fakes.templates import CONTROLS, FIT, UNFIT, template_tokenizer
+from fakes.templates import CONTROLS, FIT, FORGETFUL, UNFIT, template_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +73,7 @@ def test_a_demonstration_in_our_template_is_our_demonstration(stage: Stage) -> N
 
 @pytest.mark.parametrize("name", list(FIT))
 def test_templates_of_many_families_pass_their_probes(name: str) -> None:
-    assert opened(name).frames.forgets == (name == "Qwen3 with thinking")
+    assert opened(name).frames.forgets == (name in FORGETFUL)
 
 
 @pytest.mark.parametrize("name", list(UNFIT))
@@ -135,6 +135,7 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
     chat = opened(name)
     call = ToolCall("call_0", "get_order_details", {"order_id": "48213", "note": "é"})
     record = CallRecord(call.id, call.name, call.arguments)
+    thinks = chat.frames.thought is not None
     rows: list[tuple[Any, ...]] = [
         (Actor.USER, Kind.SAY, "Return 48213."),
         (Actor.AGENT, Kind.CALL, "", record, (), "I must look."),
@@ -147,11 +148,11 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
     messages = [
         *system(stage.policy),
         user("Return 48213."),
-        turn("", [(call.name, call.arguments)], "I must look."),
+        turn("", [(call.name, call.arguments)], "I must look." * thinks),
         result(call.name, '{"status": "delivered"}'),
-        turn("Shall I?", [], "Better ask."),
+        turn("Shall I?", [], "Better ask." * thinks),
         user("Yes."),
-        turn("Done.", [], "Good."),
+        turn("Done.", [], "Good." * thinks),
     ]
     render = Renderer(chat.tokenizer, FIT[name])
     tools = [tool.openai() for tool in stage.tools]
@@ -160,19 +161,19 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
         assert chat.decode(found[0].ids) == render(messages[:5], "say", tools=tools)
     assert len(found) == (2 if chat.frames.forgets else 1)
     trained = [chat.decode([i for i, o in zip(r.ids, r.owners, strict=True) if o == Owner.AGENT]) for r in found]
-    assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == chat.frames.forgets
+    assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == thinks
 
 
 TURNS = st.lists(st.tuples(st.lists(st.integers(0, 411), max_size=8), st.booleans(), st.booleans()), max_size=7)
 
 
 @settings(max_examples=60, deadline=None)
-@given(turns=TURNS)
+@given(name=st.sampled_from(FORGETFUL), turns=TURNS)
 def test_each_sampled_token_is_the_agents_in_exactly_one_row_wherever_the_conversation_forks(
-    stage: Stage, turns: list[tuple[list[int], bool, bool]]
+    stage: Stage, name: str, turns: list[tuple[list[int], bool, bool]]
 ) -> None:
     """Turns of any ids, thoughts opened and closed at random among them; a user or a tool speaks between."""
-    chat = opened("Qwen3 with thinking")
+    chat = opened(name)
     thread, drawn, prompts = Thread(chat, stage), [], []
     for place, (ids, closed, asked) in enumerate(turns):
         sampled = [i for i in ids if i not in chat.stop_ids] + ([chat.end_id] if closed else [])

@@ -70,7 +70,11 @@ class Tagged:
         while not (closed := self._closes.match(text, position)):
             field = self._field.match(text, position)
             if not field:
-                return {}, f"{self._after(arguments)} comes neither {self.key.strip()} nor {self.close}", position
+                return (
+                    {},
+                    f"{self._after(arguments)} comes neither {self.key.strip()} nor {self.close.split()[0]}",
+                    position,
+                )
             key, stop = field["key"].strip(), self._stops.search(text, field.end())
             if not stop or not stop["end"]:
                 return {}, f"the value of {key[:64]!r} is not closed by {self.end.strip()}", position
