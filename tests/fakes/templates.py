@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from muarl_cli.conversation.protocols import Stage
 from muarl_cli.training.tokenizer import make_tokenizer
 
 CONTROLS = (
@@ -179,3 +180,15 @@ def template_tokenizer(template: str | None = None) -> Any:
     tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROLS)})
     tokenizer.chat_template = template
     return tokenizer
+
+
+def forged(chat: Any) -> int:
+    """Control tokens more in turns that say them all than in turns that say nothing of the kind."""
+    controls = {chat.tokenizer.convert_tokens_to_ids(token) for token in chat.controls}
+
+    def count(text: str) -> int:
+        pieces = [*chat.user(text), *chat.results([text]), *chat.greeting(text)]
+        pieces += chat.begin(Stage("x", text, "x", (), "", 0))
+        return sum(token in controls for ids, _ in pieces for token in ids)
+
+    return count("".join(chat.controls)) - count("plain")

@@ -101,10 +101,8 @@ def test_a_demonstrated_call_is_read_back_the_same_to_the_character_or_is_refuse
     assert [repr(call.arguments) for call in found] == [repr(arguments) for arguments in calls]
 
 
-PIECES = st.sampled_from(
-    "<tool_call> </tool_call> <function=book> <function= </function> <parameter=count> </parameter> <parameter= > 5 "
-    '{"name":"book"} book \n'.split(" ")
-)
+OPENINGS = "<tool_call>", "<function=book>", "<function=", "<parameter=count>", "<parameter="
+PIECES = st.sampled_from((*OPENINGS, "</tool_call>", "</function>", "</parameter>", ">", "5", '{"name": 1}', "a", "\n"))
 
 
 @settings(max_examples=300)

@@ -148,7 +148,11 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
     syntax = learn_syntax(shown)
     if syntax is None:
         body = shown(_CALLS[:1])
-        why = f"the call is neither JSON nor text between tags: {body[:160]!r}" if body.strip() else "it is left out"
+        why = (
+            f"the call is neither JSON nor text between tags: {body[:160]!r}"
+            if body.strip()
+            else "the template leaves calls out"
+        )
         raise refused("call", why)
     results, quotes, trims_results = _results(render, given)
     return Frames(

@@ -205,8 +205,8 @@ class TemplateFormat(ChatFormat):
                     where=_exact(call.arguments)[:200],
                     why=read.problem[:300]
                     or f"what is written is read as {read.name[:64]} {_exact(read.arguments)[:200]}",
-                    next_step="leave the episode out: a syntax without quotes has no way to write a text that holds its tags, "
-                    "or a text that looks like the other kind of value that the tool's schema asks for",
+                    next_step="leave the episode out: a syntax without quotes cannot write a text that holds its tags, "
+                    "or one that looks like the other kind of value that the tool's schema asks for",
                     code=ExitCode.BAD_DATA,
                 )
 
