@@ -32,7 +32,7 @@ _CONTROL = re.compile(
 )
 _FAULTS = {
     "no tool calls or no results": r"calls out|System role not supported|roles must alternate|TURN_TOKEN\|><\|END_OF",
-    "calls in another syntax": r"neither JSON nor text between tags|ends otherwise than one of words",
+    "calls in another syntax": r"neither JSON, nor text|ends otherwise than one of words",
     "one call a turn": r"single tool-calls",
     "rewrites what was sampled": r"is rewritten|gives another text",
     "a turn has no end token": r"ordinary text",

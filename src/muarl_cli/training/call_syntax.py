@@ -1,5 +1,5 @@
-"""How a template writes tool calls, read off turns that it renders: as JSON (`hermes`), or as text between tags
-(`tagged`).
+"""How a template writes tool calls, read off turns that it renders: as JSON (`hermes`), as text between tags
+(`tagged`), or as a list of Python calls (`pythonic`).
 
 Invariant: a syntax is learned, never recognised by a model's name, and is only as good as the probe that reads rendered
 calls back. What is neither is refused with the text of the call.
@@ -13,6 +13,7 @@ from typing import Any
 
 from muarl_cli.conversation.tools import parse_json
 from muarl_cli.training.hermes import CallSyntax, Syntax
+from muarl_cli.training.pythonic import Pythonic
 from muarl_cli.training.tagged import Tagged
 
 Calls = Sequence[tuple[str, Mapping[str, Any]]]
@@ -25,7 +26,7 @@ def learn_syntax(shown: Callable[[Calls], str]) -> CallSyntax | None:
     """The syntax of `shown`, which renders a turn of calls alone; None where it is none that is known."""
     arguments = {_KEYS[0]: _VALUES[0]}
     body = shown([(_NAME, arguments)])
-    return _as_json(body, arguments) or _as_tags(shown, body.strip())
+    return _as_json(body, arguments) or _as_tags(shown, body.strip()) or _as_python(body.strip())
 
 
 def _as_json(body: str, arguments: Mapping[str, Any]) -> Syntax | None:
@@ -75,6 +76,15 @@ def _as_tags(shown: Callable[[Calls], str], one: str) -> Tagged | None:
         if text != json.dumps(meant):
             spelt.append((text, meant))
     return Tagged(opening.strip(), named, key, value, end, close, tuple(spelt))
+
+
+def _as_python(body: str) -> Pythonic | None:
+    """A list with one Python call, between two tags."""
+    opening, found, rest = body.partition(f"[{_NAME}({_KEYS[0]}=")
+    inner, ended, close = rest.partition(")]")
+    if not found or not ended or inner.strip("'\"") != _VALUES[0] or not opening.strip() or not close.strip():
+        return None
+    return Pythonic(opening.strip(), close.strip())
 
 
 def _cut(text: str, *words: str) -> list[str] | None:

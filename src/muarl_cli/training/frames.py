@@ -149,7 +149,7 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
     if syntax is None:
         body = shown(_CALLS[:1])
         why = (
-            f"the call is neither JSON nor text between tags: {body[:160]!r}"
+            f"the call is neither JSON, nor text between tags, nor Python: {body[:160]!r}"
             if body.strip()
             else "the template leaves calls out"
         )
