@@ -2,7 +2,7 @@
 
     python docs/measure/template_check.py
 
-The templates are those of tests/fakes/templates.py: eleven in the manner of model families, and ten that rewrite,
+The templates are those of tests/fakes/templates.py: twelve in the manner of model families, and ten that rewrite,
 forget or leave room for forgery. Each is opened as a stage opens it. `forged` counts the control tokens that text of
 users, tools, greetings and policies becomes, when all of the tokenizer's control tokens are said at once.
 """

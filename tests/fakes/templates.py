@@ -41,6 +41,12 @@ _TAGGED = """{{- '\\n\\n' if m.content and loop.first else '' }}{{- '' if loop.f
 _KEYED = """{{- '\\n' if m.content or not loop.first else '' }}{{- '<tool_call>' + c.function.name + '\\n' }}
 {%- for k, v in c.function.arguments | items %}{{- '<arg_key>' + k + '</arg_key>\\n' }}
 {{- '<arg_value>' + (v if v is string else v | tojson) + '</arg_value>\\n' }}{%- endfor %}{{- '</tool_call>' }}"""
+_PYTHON = """{{- '<tool_call>[' if loop.first else ', ' }}{{- c.function.name + '(' }}
+{%- for k, v in c.function.arguments | items %}{{- ', ' if not loop.first else '' }}{{- k + '=' }}
+{%- if v is string %}{{- "'" + v | replace('\\\\', '\\\\\\\\') | replace("'", "\\\\'")
+    | replace('\\n', '\\\\n') + "'" }}
+{%- else %}{{- v | tojson if v is mapping or v is iterable else v | string }}{%- endif %}{%- endfor %}{{- ')' }}
+{{- ']</tool_call>' if loop.last else '' }}"""
 _CHATML = (
     _SYSTEM
     + """{%- for m in messages %}
@@ -123,6 +129,7 @@ FIT: Mapping[str, str] = {
     "Llama 3 like": _HEADS,
     "calls between tags": _chatml(call=_TAGGED),
     "arguments as keys and values": _chatml(call=_KEYED),
+    "calls as Python": _chatml(call=_PYTHON),
     "opens the thought in the prompt": _opened("<think>\\n"),
     "closes the thought in the prompt": _opened("<think>\\n\\n</think>\\n\\n"),
     "leaves a mark of a thought": _opened(

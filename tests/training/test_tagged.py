@@ -56,7 +56,9 @@ def read(text: str, syntax: Tagged = XML) -> tuple[str, tuple[ToolCall, ...]]:
 
 
 HARD = "</parameter>", "a</parameter>\n</function>", "<parameter=text>", "<tool_call>\n<function=", "</arg_value>"
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\ufdd0\ufdd1"), max_size=12
+) | st.sampled_from(
     ("", "\n", "\n\nx\n", " 5 ", "5", "true", "None", "null", '"q"', "{}", "</tool_call>", "<|im_end|>", *HARD)
 )
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from muarl_cli.conversation.tools import MAX_ARGUMENT_CHARS, ToolSpec, parse_json
+from muarl_cli.conversation.tools import MAX_ARGUMENT_CHARS, MAX_DEPTH, ToolSpec, parse_json
 from muarl_cli.training.hermes import Found
 
 _NAME = re.compile(r"\s*([^\s=(),'\"\[\]{}]+)\s*\(")
 _KEY = re.compile(r"\s*([^\s=(),'\"\[\]{}]+)\s*=")
 _STEP = re.compile(r"\s*([,)])")
-_PART = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^'\"]", re.DOTALL)
-"""a quoted text, or one character outside of any"""
+_PART = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^'\"()\[\]{},]+|[()\[\]{},]", re.DOTALL)
+"""a quoted text, or what is outside of any: brackets and commas one by one"""
+_LIST, _EMPTY, _NEXT = re.compile(r"\s*\["), re.compile(r"\s*\)"), re.compile(r"\s*([,\]])")
 
 
 class _Malformed(ValueError):
@@ -63,7 +64,7 @@ class Pythonic:
 
 def _calls(text: str, position: int) -> tuple[list[Found], int]:
     """The list that begins at `position`, and the index after it."""
-    opened = re.compile(r"\s*\[").match(text, position)
+    opened = _LIST.match(text, position)
     if not opened:
         raise _Malformed("no list of calls follows")
     found, position = list[Found](), opened.end()
@@ -73,7 +74,7 @@ def _calls(text: str, position: int) -> tuple[list[Found], int]:
             raise _Malformed("a call does not begin with TOOL(")
         arguments, position = _arguments(text, named.end())
         found.append(Found(named[1], arguments))
-        step = re.compile(r"\s*([,\]])").match(text, position)
+        step = _NEXT.match(text, position)
         if not step:
             raise _Malformed(f"after the call of {named[1][:64]} comes neither , nor ]")
         position = step.end()
@@ -84,7 +85,7 @@ def _calls(text: str, position: int) -> tuple[list[Found], int]:
 def _arguments(text: str, position: int) -> tuple[dict[str, Any], int]:
     """Keys and values up to the closing bracket of a call, and the index after it."""
     arguments = dict[str, Any]()
-    empty = re.compile(r"\s*\)").match(text, position)
+    empty = _EMPTY.match(text, position)
     if empty:
         return arguments, empty.end()
     while True:
@@ -106,13 +107,10 @@ def _arguments(text: str, position: int) -> tuple[dict[str, Any], int]:
 def _end_of_value(text: str, position: int) -> int:
     """The comma or bracket that ends the value which begins at `position`; the end of the text where there is none."""
     depth = 0
-    while part := _PART.match(text, position):
-        if part[0] in "([{":
-            depth += 1
-        elif part[0] in ")]}" and not depth or part[0] == "," and not depth:
+    while depth <= MAX_DEPTH and (part := _PART.match(text, position)):
+        if not depth and part[0] in ")]},":
             return position
-        elif part[0] in ")]}":
-            depth -= 1
+        depth += (part[0] in "([{") - (part[0] in ")]}")
         position = part.end()
     return position
 
@@ -120,23 +118,22 @@ def _end_of_value(text: str, position: int) -> int:
 def _literal(text: str, key: str) -> Any:
     """The value of JSON or of a Python literal that JSON could say. Names are never looked up."""
     value, problem = parse_json(text)
-    if not problem:
-        return value
-    try:
-        with warnings.catch_warnings():  # of escapes that Python does not know
-            warnings.simplefilter("ignore")
-            value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = ...
-    if not _plain(value):
+    if problem:
+        try:
+            with warnings.catch_warnings():  # of escapes that Python does not know
+                warnings.simplefilter("ignore")
+                value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = ...
+    if not _plain(value, MAX_DEPTH):
         raise _Malformed(f"the value of {key[:64]} is neither a Python literal nor JSON")
     return value
 
 
-def _plain(value: Any) -> bool:
-    """Whether JSON has such a value."""
+def _plain(value: Any, depth: int) -> bool:
+    """Whether JSON has such a value, nested no deeper than that."""
     if isinstance(value, list):
-        return all(map(_plain, value))
+        return depth > 0 and all(_plain(item, depth - 1) for item in value)
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+        return depth > 0 and all(isinstance(key, str) and _plain(item, depth - 1) for key, item in value.items())
     return value is None or isinstance(value, str | bool | int) or (type(value) is float and abs(value) < float("inf"))

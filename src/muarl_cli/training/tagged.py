@@ -113,7 +113,7 @@ class Tagged:
     @cached_property
     def _opens(self) -> re.Pattern[str]:
         name = r"[^<>\n]*?" if self.named.strip() else r"[^<>\n]*"
-        return re.compile(rf"{_loose(self.open)}\s*(?P<name>{name}){_loose(self.named)}")
+        return re.compile(rf"{_loose(self.open)}(?P<name>{name}){_loose(self.named)}")
 
     @cached_property
     def _field(self) -> re.Pattern[str]:
