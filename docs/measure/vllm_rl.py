@@ -1,6 +1,7 @@
 """GRPO and rollouts of a tiny model whose turns a real vLLM draws: a CPU server, and vLLM in the stage's own process.
-An adapter is trained that way too, exported in both forms, and vLLM plays what was exported. Prints JSON: what was
-synced, how far vLLM's log-probabilities were from the trainer's, tokens sampled and trained.
+An adapter is trained that way too, exported in both forms, and vLLM plays what was exported; and both are trained
+with staleness 1, where a server's weights are replaced under conversations. Prints JSON: what was synced, how far
+vLLM's log-probabilities were from the trainer's, tokens sampled and trained.
 
 Needs an interpreter that has vLLM and muarl: --python, or MUARL_VLLM_PYTHON (`make test-vllm` makes one).
 """
@@ -24,7 +25,7 @@ from fakes.stages import Place, muarl, refusals
 from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.log import iter_episodes
 
-STEPS = 2
+STEPS, AHEAD = 2, 4
 CONTEXT = 1536
 """what the smallest profile's model was made for"""
 
@@ -54,7 +55,12 @@ def trained(folder: Path) -> dict[str, Any]:
         "weight_versions": sorted({e.agent["weight_version"] for held in groups.values() for e in held}),
         "sampled": sum(e.usage["agent_tokens"] for held in teaching for e in held if e.valid),
         "trained": sum(int(row["agent_tokens"]) for row in steps),
-        "mismatch_max": max((row["mismatch_max"] for row in steps if "mismatch_max" in row), default=None),
+        "mismatch_max": max(
+            (row["mismatch_max"] for row in steps if "mismatch_max" in row and not row.get("staleness_max")),
+            default=None,
+        ),
+        "staleness_max": max((row.get("staleness_max", 0) for row in steps), default=0),
+        "under_new_weights": sum("weight_versions" in e.agent for held in groups.values() for e in held),
     }
 
 
@@ -65,7 +71,9 @@ def main() -> None:
     if not python:
         parser.error("which interpreter has vLLM? --python, or MUARL_VLLM_PYTHON")
     ours, theirs = [str(muarl())], [python, "-m", "muarl_cli"]
-    few = ["--tasks", ",".join(refusals()), f"steps={STEPS}", "prompts_per_step=4", f"limits.max_context={CONTEXT}"]
+    same = ["--tasks", ",".join(refusals()), f"limits.max_context={CONTEXT}"]
+    few = [*same, f"steps={STEPS}", "prompts_per_step=4"]
+    ahead = [*same, f"steps={AHEAD}", "prompts_per_step=2", "staleness=1", "importance_cap=2"]
     with tempfile.TemporaryDirectory() as root:
         place = Place(Path(root))
         for name in ("synth-coldstart", "sft"):
@@ -75,6 +83,10 @@ def main() -> None:
             server_run = trained(stage(place, ours, "rl-train", "rl-train", *few, "--engine", server.url))
             rolled = stage(place, ours, "rollout", "rollout", "--model", "runs/rl-train", "--engine", server.url)
             server_run["rolled"] = sum(episode.valid for episode in iter_episodes(rolled))
+        with served(start, "--max-context", str(CONTEXT), "--max-lora-rank", "4", python=python) as server:
+            to = [*ahead, "--engine", server.url]
+            ahead_lora = trained(stage(place, ours, "rl-train", "ahead-lora", *to, "lora.rank=4"))
+            ahead_run = trained(stage(place, ours, "rl-train", "ahead", *to))
         local = ["--engine", "vllm?enforce_eager=true"]
         local_run = trained(stage(place, theirs, "rl-train", "rl-local", *few, *local))
         rolled = stage(place, theirs, "rollout", "rolled-local", "--model", "runs/rl-local", *local)
@@ -85,7 +97,8 @@ def main() -> None:
             subprocess.run(export, cwd=place.root, env=place.environ(), capture_output=True, check=True)
             rolled = stage(place, theirs, "rollout", f"rolled-{form}", "--model", f"models/{form}", *local)
             adapted[f"rolled_{form}"] = sum(episode.valid for episode in iter_episodes(rolled))
-    print(json.dumps({"server": server_run, "local": local_run, "adapter": adapted}))
+    runs = {"server": server_run, "local": local_run, "adapter": adapted}
+    print(json.dumps(runs | {"ahead": ahead_run, "ahead_adapter": ahead_lora}))
 
 
 if __name__ == "__main__":

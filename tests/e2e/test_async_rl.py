@@ -80,6 +80,7 @@ def place(tmp_path: Path) -> Iterator[Asynchronous]:
         found.url, server.after = server.url, order()
         yield found
     assert server.loading and not any(server.loading), "weights were replaced under a turn"
+    assert server.beside and not any(server.beside), "it was asked what it computes beside turns, and takes adapters"
 
 
 def test_weights_change_under_conversations_within_the_bound_and_a_kill_loses_and_repeats_nothing(

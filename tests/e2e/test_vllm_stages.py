@@ -18,7 +18,12 @@ def test_a_real_vllm_gets_every_new_weight_and_all_that_it_sampled_is_trained_on
     program = [sys.executable, str(ROOT / "docs" / "measure" / "vllm_rl.py"), "--python", PYTHON]
     done = subprocess.run(program, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for way, run in json.loads(done.stdout).items():
+    found = json.loads(done.stdout)
+    for way in ("ahead", "ahead_adapter"):
+        run = found.pop(way)
+        assert run["steps"] == 4 and run["updated"] >= 1 and run["faults"] == 0, (way, run)
+        assert run["staleness_max"] == 1 and run["trained"] == run["sampled"] > 0, (way, run)
+    for way, run in found.items():
         assert run["steps"] == 2 and run["updated"] >= 1, (way, run)
         assert run["weight_versions"] == ["0", "1"] and run["faults"] == 0, (way, run)
         assert run["trained"] == run["sampled"] > 0, (way, run)

@@ -28,6 +28,17 @@ def expected(model: Any, ids: tuple[int, ...], drawn: Generation, temperature: f
     return torch.log_softmax(logits / temperature, -1).gather(-1, torch.tensor(drawn.ids)[:, None])[:, 0]
 
 
+def is_likeliest(model: Any, prompt: tuple[int, ...], found: Generation) -> bool:
+    """Whether the model would have drawn this turn greedily, with these log-probabilities."""
+    ids = torch.tensor([[*prompt, *found.ids]])
+    with torch.no_grad():
+        rows = torch.log_softmax(model(input_ids=ids).logits[0].float(), -1)[len(prompt) - 1 : -1]
+    best = rows.max(-1)
+    return best.indices.tolist() == list(found.ids) and torch.allclose(
+        best.values, torch.tensor(found.logprobs), atol=1e-4
+    )
+
+
 async def draws_from_the_model_it_serves(engine: Engine, model: Any, atol: float) -> None:
     """Sampled ids come back with the log-probabilities that the model gives them at that temperature."""
     for number, temperature in enumerate((1.0, 0.7, 0.0)):
@@ -94,6 +105,45 @@ async def takes_new_weights(engine: Any, old: Any, new: Any, version: str, adapt
         assert torch.allclose(torch.tensor(after.logprobs), expected(new, ids, after, 1.0), atol=atol)
     assert after.weight_version == version != before.weight_version
     await draws_from_the_model_it_serves(engine, new, atol)
+
+
+async def goes_on_with_new_weights_in_the_middle_of_a_turn(engine: Any, old: Any, new: Any, atol: float) -> None:
+    """Weights are replaced while long turns are being drawn: up to there each token is what the old weights draw, and
+    from there on what the new ones do, also of the beginning, of which nothing is left that the old ones computed. How
+    far a turn is cannot be asked; so waits get longer until an update comes into its middle."""
+    weights, changed = (old, new), list[int]()
+    for attempt, wait in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, 3.2)):
+        before, after = weights[attempt % 2], weights[(attempt + 1) % 2]
+        asked = [(prompt(60 + n, 20), Sampling(1.0, 1.0, 440, (), 90 + n)) for n in range(4)]
+        turns = [asyncio.create_task(engine.generate(ids, ask, f"long{n}")) for n, (ids, ask) in enumerate(asked)]
+        await asyncio.sleep(wait)
+        await engine.share(after.save_pretrained, f"middle-{attempt}", canary_of(after, "fp32"), False)
+        for (ids, _), drawn in zip(asked, await asyncio.gather(*turns), strict=True):
+            found = torch.tensor(drawn.logprobs)
+            of_old = torch.isclose(found, expected(before, ids, drawn, 1.0), atol=atol).tolist()
+            of_new = torch.isclose(found, expected(after, ids, drawn, 1.0), atol=atol).tolist()
+            parts = [at for at in range(len(found) + 1) if all(of_old[:at]) and all(of_new[at:])]
+            assert parts, "tokens that neither the old weights nor the new ones draw"
+            changed += [at for at in parts[:1] if 0 < at < len(found)]
+        if changed:
+            if attempt % 2 == 0:
+                await engine.share(old.save_pretrained, "back", canary_of(old, "fp32"), False)
+            return
+    raise AssertionError("no update came into the middle of a turn")
+
+
+async def ends_a_turn_with_the_adapter_that_it_began_with(engine: Any, old: Any, new: Any, atol: float) -> None:
+    """Another adapter comes while long turns are being drawn; the next turn is drawn with that."""
+    asked = [(prompt(60 + n, 20), Sampling(1.0, 1.0, 440, (), 90 + n)) for n in range(4)]
+    turns = [asyncio.create_task(engine.generate(ids, ask, f"long{n}")) for n, (ids, ask) in enumerate(asked)]
+    await asyncio.sleep(0.1)
+    assert not any(turn.done() for turn in turns)
+    await engine.share(new.save_pretrained, "middle", canary_of(new, "fp32"), True)
+    for (ids, _), drawn in zip(asked, await asyncio.gather(*turns), strict=True):
+        assert torch.allclose(torch.tensor(drawn.logprobs), expected(old, ids, drawn, 1.0), atol=atol)
+    ids, ask = asked[0]
+    after = await engine.generate(ids, ask, "long0")
+    assert torch.allclose(torch.tensor(after.logprobs), expected(new, ids, after, 1.0), atol=atol)
 
 
 async def whole_contract(engine: Engine, model: Any, atol: float) -> None:

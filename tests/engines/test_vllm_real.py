@@ -64,6 +64,7 @@ async def _contract_and_full_weights(engine: VllmServer, old: Any, new: Any) -> 
     with pytest.raises(MuarlError, match="does not compute"):
         await engine.check(server, canary_of(new, "fp32"))
     await contract.takes_new_weights(engine, old, new, "1", False, CLOSE)
+    await contract.goes_on_with_new_weights_in_the_middle_of_a_turn(engine, new, old, CLOSE)
 
 
 def test_a_real_server_keeps_the_contract_and_takes_new_weights(tied: Served, tmp_path: Path) -> None:
@@ -103,6 +104,9 @@ def test_a_real_server_swaps_adapters(tied: Served) -> None:
             after = adapted(make_model(0), number)
             await contract.takes_new_weights(engine, before, after, f"adapter-{number}", True, CLOSE)
             before = after
+        after = adapted(make_model(0), 4)
+        await contract.ends_a_turn_with_the_adapter_that_it_began_with(engine, before, after, CLOSE)
+        before = after
         assert len(await engine._servers[0].wire.models()) == 2, "adapters that no longer play are still served"
         await contract.takes_new_weights(engine, before, base, "without", False, CLOSE)
 

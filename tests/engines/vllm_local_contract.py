@@ -65,12 +65,13 @@ async def swaps_adapters(engine: Any, base: Any) -> None:
 
 async def takes_what_nobody_waits_for_out_of_its_batch(engine: Any) -> None:
     asked = asyncio.create_task(engine.generate(contract.prompt(1, 20), Sampling(1.0, 1.0, 480, (), 1), "gone"))
-    await asyncio.sleep(0.05)
-    assert engine._llm.get_num_unfinished_requests() == 1, "it was over before it could be cancelled"
+    while not engine._llm.get_num_unfinished_requests():
+        assert not asked.done(), "it was over before it could be cancelled"
+        await asyncio.sleep(0.001)
     asked.cancel()
     with suppress(asyncio.CancelledError):
         await asked
-    for _ in range(100):
+    for _ in range(600):
         if not engine._llm.get_num_unfinished_requests():
             return
         await asyncio.sleep(0.05)
@@ -83,7 +84,7 @@ async def says_that_it_died(engine: Any) -> None:
         number, words = line.split(maxsplit=1)
         if "spawn_main" in words or "EngineCore" in words:
             os.kill(int(number), signal.SIGKILL)
-    for _ in range(3):
+    for _ in range(60):
         try:
             await engine.generate(contract.prompt(1, 20), Sampling(1.0, 1.0, 8, (), 1), "dead")
         except InfraFault:

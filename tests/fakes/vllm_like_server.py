@@ -20,8 +20,11 @@ from typing import Any
 import torch
 from aiohttp import web
 
+from muarl_cli.engines.address import resolve_address
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.engines.protocol import Sampling
+from muarl_cli.engines.vllm_server import VllmServer, open_servers
+from muarl_cli.engines.wire import RetryPolicy, Wire
 
 ROUTES = (
     "/v1/completions",
@@ -34,6 +37,14 @@ ROUTES = (
     "/v1/load_lora_adapter",
     "/v1/unload_lora_adapter",
 )
+ONCE = RetryPolicy(attempts=1, request_seconds=20)
+GREEDY = Sampling(0.0, 1.0, 2, (3,), 1)
+"""a short turn, the likeliest one"""
+
+
+async def connect(*servers: VllmLikeServer) -> VllmServer:
+    """An engine over these servers, which asks each only once."""
+    return await open_servers([Wire(resolve_address(server.url), retry=ONCE) for server in servers], "0")
 
 
 class VllmLikeServer:
@@ -55,7 +66,10 @@ class VllmLikeServer:
         self.completions = 0
         self.loading: list[int] = []
         """turns under way whenever weights were replaced: 0 where it was paused before"""
-        self._going, self._drawing = asyncio.Event(), 0
+        self.beside: list[int] = []
+        """turns that were not answered yet whenever a prompt's log-probabilities were asked for: where vLLM takes
+        adapters, it dies of any"""
+        self._going, self._drawing, self._open = asyncio.Event(), 0, 0
         self._going.set()
         self._still = asyncio.Event()
         self._still.set()
@@ -159,6 +173,7 @@ class VllmLikeServer:
             return web.json_response({"error": "no such model"}, status=404)
         model = self.adapters.get(body["model"], self.model)
         if body.get("prompt_logprobs") is not None:
+            self.beside.append(self._open)
             with torch.no_grad():
                 everything = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
             rows: list[Any] = [None]
@@ -167,11 +182,17 @@ class VllmLikeServer:
         sampling = Sampling(
             body["temperature"], body["top_p"], body["max_tokens"], tuple(body["stop_token_ids"]), body["seed"]
         )
-        session = str(self.completions)
+        self._open += 1
+        try:
+            return await self._turn(ids, sampling, str(self.completions), body["model"])
+        finally:
+            self._open -= 1
+
+    async def _turn(self, ids: tuple[int, ...], sampling: Sampling, session: str, name: str) -> web.Response:
         async with self._news:
             await self._news.wait_for(lambda: self.happened >= self.after.get(sampling.seed, frozenset()))
         await self._going.wait()
-        adapter = self.adapters.get(body["model"])
+        adapter = self.adapters.get(name)
         engine = self._engine if adapter is None else HFEngine(adapter, "fp32")
         self._drawing += 1
         self._still.clear()

@@ -78,7 +78,7 @@ def test_an_address_that_does_not_answer_stops_every_stage_that_talks_to_it(tmp_
 def test_how_long_a_reply_is_waited_for_is_a_setting(tmp_path: Path) -> None:
     """Two of the first requests never get an answer: with little patience they are asked again, and all is well."""
     with Running(FakeOpenAI(Rewords(), script=["hang", "hang", ""])) as url:
-        found = _rollout(tmp_path, url, "user.timeout=0.3")
+        found = _rollout(tmp_path, url, "user.timeout=1")
     assert found["exit_code"] == ExitCode.OK
     assert all(float(e.volatile["seconds"]) < 30 for e in iter_episodes(tmp_path))
 

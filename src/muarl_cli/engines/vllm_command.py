@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from muarl_cli.engines.vllm_terms import ENVIRONMENT, OPTIONS
+from muarl_cli.engines.vllm_terms import ENVIRONMENT, OPTIONS, room_for
 from muarl_cli.errors import ExitCode, MuarlError
 
 SERVED_NAME = "policy"
@@ -64,7 +64,7 @@ def serve_command(
         *("--model", model, "--served-model-name", SERVED_NAME, "--host", host, "--port", str(port)),
         *("--max-model-len", str(max_context)),
         *(word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", str(value))),
-        *(("--enable-lora", "--max-lora-rank", str(max_lora_rank)) if max_lora_rank else ()),
+        *(("--enable-lora", "--max-lora-rank", str(room_for(max_lora_rank))) if max_lora_rank else ()),
         *more,
     ]
     return Command(tuple(words), {**_SWITCHES, **ENVIRONMENT, "PYTHONPATH": path})

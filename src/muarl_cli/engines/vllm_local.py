@@ -20,12 +20,10 @@ from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.engines.canary import Canary
 from muarl_cli.engines.exchange import Exchange, Writer
 from muarl_cli.engines.protocol import Capabilities, Generation, Sampling
-from muarl_cli.engines.vllm_terms import ADAPTER, CANARY, ENVIRONMENT, OPTIONS, sampling_options, turn_of
+from muarl_cli.engines.vllm_terms import ADAPTER, CANARY, ENVIRONMENT, OPTIONS, room_for, sampling_options, turn_of
 from muarl_cli.errors import ExitCode, MuarlError
 
 T = TypeVar("T")
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""of adapters that vLLM makes room for"""
 HERE = "vLLM in this process"
 _ENVIRONMENT = {
     **ENVIRONMENT,
@@ -66,7 +64,7 @@ class VllmLocal:
             "max_model_len": max_context,
             "disable_log_stats": True,
             **OPTIONS,
-            **({"enable_lora": True, "max_lora_rank": _room_for(adapter_rank)} if adapter_rank else {}),
+            **({"enable_lora": True, "max_lora_rank": room_for(adapter_rank)} if adapter_rank else {}),
             **(options or {}),
         }
         self.context = int(arguments["max_model_len"])
@@ -236,13 +234,3 @@ async def _start(vllm: Any, arguments: Mapping[str, Any]) -> Any:
             "--engine 'vllm?gpu_memory_utilization=0.5&tensor_parallel_size=2'",
             code=ExitCode.CONFIG,
         ) from error
-
-
-def _room_for(rank: int) -> int:
-    """The least rank that vLLM makes room for and that holds `rank`."""
-    room = next((known for known in RANKS if known >= rank), None)
-    if room is None:
-        raise MuarlError(
-            f"vLLM serves no adapter of rank {rank}", why=f"its largest is {RANKS[-1]}", code=ExitCode.CONFIG
-        )
-    return room

@@ -48,14 +48,37 @@ class Server:
     sessions: set[str] = field(default_factory=set)
     steady: asyncio.Event = field(default_factory=asyncio.Event)
     """set but for while its weights are being replaced"""
+    turns: int = 0
+    """under way"""
+    still: asyncio.Event = field(default_factory=asyncio.Event)
+    """set while no turn is under way"""
 
     def __post_init__(self) -> None:
         self.steady.set()
+        self.still.set()
 
     @property
     def model(self) -> str:
         """The name to ask for."""
         return self.adapter or self.base
+
+    async def draw(self, prompt_ids: tuple[int, ...], sampling: Sampling) -> dict[str, Any]:
+        """Its reply to a turn. Raises `InfraFault`."""
+        self.turns += 1
+        self.still.clear()
+        try:
+            return await self.wire.completions(
+                {
+                    "model": self.model,
+                    "prompt": list(prompt_ids),
+                    "return_token_ids": True,
+                    **sampling_options(sampling),
+                }
+            )
+        finally:
+            self.turns -= 1
+            if not self.turns:
+                self.still.set()
 
 
 class VllmServer:
@@ -106,14 +129,7 @@ class VllmServer:
             try:
                 if not server.alive:
                     await self._taken_up_again(server)
-                reply = await server.wire.completions(
-                    {
-                        "model": server.model,
-                        "prompt": list(prompt_ids),
-                        "return_token_ids": True,
-                        **sampling_options(sampling),
-                    }
-                )
+                reply = await server.draw(prompt_ids, sampling)
             except InfraFault:
                 if not server.steady.is_set():  # it was paused for too long, not lost: ask again
                     continue
@@ -176,6 +192,8 @@ class VllmServer:
             else:
                 await server.admin.load_weights(folder, version, server.features)
                 server.adapter = ""
+            if server.features.adapters:  # there vLLM reads a prompt's rows as those of the turns beside it, and dies
+                await server.still.wait()
             await self.check(server, canary)
         except (Unanswered, InfraFault):
             server.behind = True

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muarl_cli.engines.protocol import Finish, Generation, Sampling
+from muarl_cli.errors import ExitCode, MuarlError
 
 ADAPTER = "muarl-policy"
 """begins the names under which the policy's adapters are served"""
@@ -24,6 +25,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""of adapters that vLLM makes room for"""
 CANARY: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
 """how the log-probabilities of a prompt are asked for; vLLM computes such a prompt anew, whatever is cached of it"""
 
@@ -51,3 +54,16 @@ def turn_of(ids: Sequence[int], logprobs: Sequence[float], sampling: Sampling, v
     """A turn as vLLM drew it; its last token says why it ended."""
     finish = Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH
     return Generation(tuple(ids), tuple(float(p) for p in logprobs), finish, version)
+
+
+def room_for(rank: int) -> int:
+    """The least rank that vLLM makes room for and that holds `rank`. Raises `MuarlError` where none does."""
+    room = next((known for known in RANKS if known >= rank), None)
+    if room is None:
+        raise MuarlError(
+            f"vLLM serves no adapter of rank {rank}",
+            why=f"its largest is {RANKS[-1]}",
+            next_step=f"train one with lora.rank={RANKS[-1]} or less, or merge it (`muarl export model --merged`)",
+            code=ExitCode.CONFIG,
+        )
+    return room

@@ -52,6 +52,11 @@ class Agents:
     wires: list[Any] = field(default_factory=list)
     """connections to served models, which are let go in the end"""
 
+    @property
+    def engine(self) -> Any:
+        """What draws a policy's turns; None where no policy plays."""
+        return getattr(self.fixed, "engine", None)
+
     async def probe(self) -> None:
         """Raises `MuarlError` where a chat model does not answer or is not there; engines are asked when they open."""
         chat: Any = getattr(self.fixed, "chat", None)
@@ -62,26 +67,24 @@ class Agents:
         """Let go of the connections to served models, and of the engine."""
         for wire in self.wires:
             await wire.close()
-        engine: Any = getattr(self.fixed, "engine", None)
-        if engine is not None:
-            engine.close()
+        if self.engine is not None:
+            self.engine.close()
 
     @property
     def seconds_drawing(self) -> float:
         """How long an engine in this process has worked so far; 0 where it is elsewhere."""
-        return float(getattr(getattr(self.fixed, "engine", None), "seconds", 0.0))
+        return float(getattr(self.engine, "seconds", 0.0))
 
     @property
     def unreachable(self) -> tuple[str, ...]:
         """Servers of the engine that do not answer and whose conversations go on elsewhere."""
-        return tuple(getattr(getattr(self.fixed, "engine", None), "unreachable", ()))
+        return tuple(getattr(self.engine, "unreachable", ()))
 
     async def forget(self) -> None:
         """Drop what an engine in this process has cached. A wave then depends on its own jobs and weights alone, to the
         last bit: a resumed run that reads earlier waves from the log plays the next one as the straight run did."""
         if self.in_process:
-            engine = getattr(self.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
-            await engine.sync(None, engine.weight_version)
+            await self.engine.sync(None, self.engine.weight_version)
 
     def of(self, scenario: Scenario, seed: int) -> AgentFactory:
         """Who plays this rollout; a mixture is drawn by the rollout's seed."""

@@ -217,7 +217,7 @@ class Player:
         self.agents, self.users, self.limits, self.in_flight, self.log = agents, users, limits, in_flight, log
         self.around, self.judge, self.remote_worlds = around, judge, remote_worlds
         self.places = places
-        self.meter = Meter(lambda: [*agents.wires, *users.wires], getattr(agents.fixed, "engine", None))
+        self.meter = Meter(lambda: [*agents.wires, *users.wires], agents.engine)
         """what is going on, for a display"""
         self._probed = False
 

@@ -138,7 +138,7 @@ def _vllm(policy: Policy, settings: Any, version: str, out: Path, options: Mappi
 
 async def deliver(agents: Agents, policy: Policy, version: str) -> None:
     """Let the policy's engine draw with the weights that the policy's module has now."""
-    engine = getattr(agents.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
+    engine = agents.engine
     if engine.capabilities.shares_weights:
         await engine.sync(None, version)
         return

@@ -105,7 +105,7 @@ def _lead(settings: RlTrain, out: Path, talk: Talker, team: Team) -> dict[str, A
                 policy.model = _copy(settings, policy)
             agents = open_policy(policy, settings, str(started.step if started else 0), out)
             if settings.staleness:
-                getattr(agents.fixed, "engine").require_updates_in_flight()  # noqa: B009  as in `deliver`
+                agents.engine.require_updates_in_flight()
             own = _Run(settings, out, folder, policy, trained, agents, lineage, log, trackers, tasks, started, team)
             summary = asyncio.run(_train(own, talk))
         write_lineage(out, lineage)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 from muarl_cli.conversation.protocols import InfraFault
 from muarl_cli.engines.canary import LOOSEST, NAME, Canary, read_canary
@@ -28,18 +27,17 @@ def require_served(agents: Agents, folder: Path, talk: Talker) -> None:
             "(`muarl export model` writes a folder that has)"
         )
         return
-    engine: Any = getattr(agents.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
     try:
-        for where, away in asyncio.run(_distances(engine, agents, canary)).items():
+        for where, away in asyncio.run(_distances(agents, canary)).items():
             _judge(canary, away, where, folder, talk)
     except BaseException:
-        engine.close()
+        agents.engine.close()
         raise
 
 
-async def _distances(engine: Any, agents: Agents, canary: Canary) -> dict[str, float]:
+async def _distances(agents: Agents, canary: Canary) -> dict[str, float]:
     try:
-        found: dict[str, float] = await engine.distances(canary)
+        found: dict[str, float] = await agents.engine.distances(canary)
         return found
     except InfraFault as fault:
         raise MuarlError(
