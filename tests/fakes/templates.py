@@ -134,7 +134,7 @@ FIT: Mapping[str, str] = {
     "closes the thought in the prompt": _opened("<think>\\n\\n</think>\\n\\n"),
     "leaves a mark of a thought": _opened(
         "<think>\\n",
-        "{%- if m.reasoning_content %}{{- '<think></think>' + ('' if m.tool_calls else '\\n') }}{%- endif %}",
+        "{{- '<think></think>' + ('\\n' if m.tool_calls or m.reasoning_content else '') }}",
     ),
 }
 FORGETFUL = (

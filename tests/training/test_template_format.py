@@ -164,6 +164,26 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
     assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == thinks
 
 
+@pytest.mark.parametrize("thought", ["", "I must look."])
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_earlier_turns_stand_as_the_template_tells_them_with_thoughts_and_without(
+    name: str, thought: str, stage: Stage
+) -> None:
+    chat = opened(name)
+    thread, messages = Thread(chat, stage), [*system(stage.policy), user("Return 48213.")]
+    thread.hear([Event(0, Actor.USER, Kind.SAY, "Return 48213.")])
+    for place, (text, calls) in enumerate((("", [CALL]), ("One moment.", [CALL]), ("Shall I?", []))):
+        thread.ask()
+        ids = chat.demonstrate(text, calls, stage.tools, thought)
+        thread.sampled(ids, [0.0] * len(ids))
+        messages.append(turn(text, [(c.name, c.arguments) for c in calls], thought if chat.frames.thought else ""))
+        messages.append(result(CALL.name, "done") if calls else user("Yes."))
+        actor, kind = (Actor.WORLD, Kind.RESULT) if calls else (Actor.USER, Kind.SAY)
+        thread.hear([Event(place, actor, kind, "done" if calls else "Yes.")])
+    render = Renderer(chat.tokenizer, FIT[name])
+    assert chat.decode(thread.ask()) == render(messages, "say", tools=[t.openai() for t in stage.tools], prompt=True)
+
+
 TURNS = st.lists(st.tuples(st.lists(st.integers(0, 411), max_size=8), st.booleans(), st.booleans()), max_size=7)
 
 

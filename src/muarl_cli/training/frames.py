@@ -30,9 +30,9 @@ class Frames:
     prompt: str
     """before the turn that the policy is about to take"""
     recall: str
-    """before an earlier turn without thoughts"""
-    retold: tuple[str, str, str]
-    """before an earlier turn whose thoughts are left out: one of words, one of calls, one of both"""
+    """before an earlier turn of words that had no thoughts"""
+    retold: Mapping[bool, tuple[str, str, str]]
+    """before an earlier turn of words, of calls, or of both, by whether thoughts of it are left out"""
     before_end: str
     end: str
     """the control token that ends a sampled turn"""
@@ -52,14 +52,25 @@ class Frames:
         return self.before_end + self.end + self.after_end
 
 
+_MENDS = {
+    "call": "write every call of a turn as JSON, between tags or as Python, in a copy of chat_template.jinja; a model "
+    "whose template has no calls was never shown any",
+    "several calls": "let a copy of chat_template.jinja write all calls of a turn, and the results one after the other",
+    "end of turn": "let a copy of chat_template.jinja end turns with a control token of their own",
+}
+
+
 def refused(probe: str, why: str, template: str = "chat_template.jinja") -> MuarlError:
     """The template cannot be trained with: which probe failed, and what to do."""
+    general = (
+        "for a Qwen3 checkpoint set chat=nonthinking or chat=thinking; else mend chat_template.jinja in a copy of the "
+        "folder until it only ever appends"
+    )
     return MuarlError(
         f"the checkpoint's chat template fails the probe {probe!r}",
         where=template,
         why=why,
-        next_step="for a Qwen3 checkpoint set chat=nonthinking or chat=thinking; else mend chat_template.jinja in a "
-        "copy of the folder until it only ever appends",
+        next_step=_MENDS.get(probe, general),
         code=ExitCode.BAD_DATA,
     )
 
@@ -154,13 +165,29 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
             else "the template leaves calls out"
         )
         raise refused("call", why)
+
+    def retold(past: str) -> tuple[str, str, str]:
+        """What stands before an earlier turn of words, of calls, or of both, once the user has spoken."""
+        found = []
+        for text, calls in ((_WORDS, ()), ("", _CALLS[:1]), (_WORDS, _CALLS[:1])):
+            said = render([*CONTEXT, turn(text, calls, given)], "user")
+            body = _before("user", _after("user", base + prompt, said), closing)
+            body = body.split(thought[1])[-1].lstrip() if thought else body
+            answers = [result(name, _FIRST) for name, _ in calls]
+            later = render([*CONTEXT, turn(text, calls, past), *answers, user(_NEXT)], "user")
+            told, _, after = later.removeprefix(base).partition(body)
+            if not later.startswith(base) or not after.startswith(closing) or (given and given in told):
+                raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
+            found.append(told)
+        return found[0], found[1], found[2]
+
     results, quotes, trims_results = _results(render, given)
     return Frames(
         user=user_frame,
         results=results,
         prompt=prompt,
         recall=recall,
-        retold=_retold(render, base, prompt, closing, thought, given) if forgets else (recall, recall, recall),
+        retold={thinks: retold(given if thinks else "") for thinks in (False, True)} if forgets else {},
         before_end=before_end,
         end=end,
         after_end=after_end,
@@ -217,23 +244,6 @@ def _thought(prompt: str, opening: str, controls: Collection[str]) -> tuple[str,
     if not opened or not closed:
         raise refused("thought", f"thoughts are marked with ordinary text: {before!r} and {after!r}")
     return opened[-1], closed[0]
-
-
-def _retold(
-    render: Renderer, base: str, prompt: str, closing: str, thought: tuple[str, str] | None, given: str
-) -> tuple[str, str, str]:
-    """What stands before an earlier turn of words, of calls, or of both, once the user has spoken."""
-    found = []
-    for text, calls in ((_WORDS, ()), ("", _CALLS[:1]), (_WORDS, _CALLS[:1])):
-        held = [*CONTEXT, turn(text, calls, given)]
-        body = _before("user", _after("user", base + prompt, said := render(held, "user")), closing)
-        body = body.split(thought[1])[-1].lstrip() if thought else body
-        later = render([*held, *(result(name, _FIRST) for name, _ in calls), user(_NEXT)], "user")
-        told, _, after = later.removeprefix(base).partition(body)
-        if not later.startswith(base) or not after.startswith(closing) or (given and given in told):
-            raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
-        found.append(told)
-    return found[0], found[1], found[2]
 
 
 def _trims(probe: str, padded: str, plain: str, words: str) -> bool:

@@ -146,16 +146,14 @@ class TemplateFormat(ChatFormat):
 
     def recalled(self, sampled: Sequence[int]) -> list[Piece]:
         frames, (thought, _), kept = self.frames, self._parted(sampled), self.remembered(sampled)
-        before = self._retold(kept) if frames.forgets and thought else frames.recall
+        before = frames.recall
+        if frames.forgets:
+            text = self.text_of(kept)
+            call = frames.syntax.find(text, 0)
+            words, calls, both = frames.retold[bool(self.text_of(thought).strip())]
+            before = words if call < 0 else both if text[:call].strip() else calls
         opening = self._template([Span(before, Owner.TEMPLATE, True)])
         return [*opening, *([(kept, Owner.EARLIER)] if kept else []), *self.end_of_turn(kept)]
-
-    def _retold(self, kept: Sequence[int]) -> str:
-        """What stands before an earlier turn that had thoughts, by what is left of it."""
-        text = self.text_of(kept)
-        call = self.frames.syntax.find(text, 0)
-        words, calls, both = self.frames.retold
-        return words if call < 0 else both if text[:call].strip() else calls
 
     def remembered(self, sampled: Sequence[int]) -> tuple[int, ...]:
         return self._parted(sampled)[1] if self.frames.forgets else tuple(sampled)
