@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -48,14 +49,19 @@ def served(folder: Path, *words: str, python: str = PYTHON, flags: Sequence[str]
         try:
             trouble = _wait(process, f"http://127.0.0.1:{port}/health")
             if trouble:
-                log.seek(0)
-                lines = log.read().decode(errors="replace").splitlines()
-                raise AssertionError("\n".join([f"the server {trouble}; its last lines:", *lines[-40:]]))
+                raise AssertionError(f"the server {trouble}; its last lines:\n{_tail(log)}")
             yield Served(f"http://127.0.0.1:{port}/v1", process)
         finally:
+            if process.poll() not in (None, -signal.SIGKILL):
+                print(f"the server ended by itself; its last lines:\n{_tail(log)}", file=sys.stderr)
             with suppress(ProcessLookupError):  # a test may have killed it
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(0)
+    return "\n".join(log.read().decode(errors="replace").splitlines()[-80:])
 
 
 def _wait(process: subprocess.Popen[bytes], health: str) -> str:
