@@ -33,7 +33,7 @@ def read(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     return parse_turn(text, 0, LIST)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(["from", "key", "größe"]), JSON, max_size=3), min_size=1, max_size=3))
 def test_a_demonstrated_call_is_read_back_the_same_or_is_refused(calls: list[dict[str, object]]) -> None:
     chat = opened()

@@ -85,7 +85,7 @@ TAGS = ("</parameter>", "<parameter=", "<tool_call>\n<function=", "<arg_key>", "
 
 
 @pytest.mark.parametrize("style", STYLES)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(calls=st.lists(ARGUMENTS, min_size=1, max_size=3))
 def test_a_demonstrated_call_is_read_back_the_same_to_the_character_or_is_refused(
     style: str, calls: list[dict[str, Any]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,16 +156,6 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
         body = _before("call", called, closing)
         return body.split(thought[1])[-1] if thought else body
 
-    syntax = learn_syntax(shown)
-    if syntax is None:
-        body = shown(_CALLS[:1])
-        why = (
-            f"the call is neither JSON, nor text between tags, nor Python: {body[:160]!r}"
-            if body.strip()
-            else "the template leaves calls out"
-        )
-        raise refused("call", why)
-
     def retold(past: str) -> tuple[str, str, str]:
         """What stands before an earlier turn of words, of calls, or of both, once the user has spoken."""
         found = []
@@ -181,6 +171,7 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
             found.append(told)
         return found[0], found[1], found[2]
 
+    syntax = _syntax(shown)
     results, quotes, trims_results = _results(render, given)
     return Frames(
         user=user_frame,
@@ -198,6 +189,15 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
         trims_results=trims_results,
         quotes_results=quotes,
     )
+
+
+def _syntax(shown: Callable[[Calls], str]) -> CallSyntax:
+    if (syntax := learn_syntax(shown)) is not None:
+        return syntax
+    body = shown(_CALLS[:1]).strip()
+    if not body:
+        raise refused("call", "the template leaves calls out")
+    raise refused("call", f"the call is neither JSON, nor text between tags, nor Python: {body[:160]!r}")
 
 
 def _history(render: Renderer, thought: str, said: str = _NEXT) -> str:

@@ -30,9 +30,8 @@ from muarl_cli.training.hermes import HERMES, parse_turn
 
 _MARKS = "\ufdd0", "\ufdd1"
 """around text that must not become a control token while a template renders it; no characters, by Unicode's own word"""
-
-
 _NOTHING = "a thought that is left out"
+"""stands where a demonstration has no thought, while a template renders it"""
 
 
 class Inexpressible(MuarlError):
