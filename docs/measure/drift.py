@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from fakes.drift import CASES, THINKING_CASES, corpus_tokenizer, hold_case, rerendered
+from fakes.drift import ALL_CASES, corpus_tokenizer, hold_case, rerendered
 
 from muarl_cli.conversation.protocols import Owner
 
@@ -24,7 +24,7 @@ from muarl_cli.conversation.protocols import Owner
 def main() -> None:
     tokenizer = corpus_tokenizer()
     cases, sampled, trained, turns, changed, lost = {}, 0, 0, 0, 0, 0
-    for name in (*CASES, *THINKING_CASES):
+    for name in ALL_CASES:
         held = hold_case(name, tokenizer)
         drawn = [token for turn in held.turns for token in turn]
         kept = [i for row in held.rows for i, o in zip(row.ids, row.owners, strict=True) if o == Owner.AGENT]

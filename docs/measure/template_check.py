@@ -2,9 +2,9 @@
 
     python docs/measure/template_check.py
 
-The templates are those of tests/fakes/templates.py: six in the manner of model families, and eight that rewrite, forget
-or leave room for forgery. Each is opened as a stage opens it. `forged` counts the control tokens that text of users,
-tools, greetings and policies becomes, when all of the tokenizer's control tokens are said at once.
+The templates are those of tests/fakes/templates.py: twelve in the manner of model families, and ten that rewrite,
+forget or leave room for forgery. Each is opened as a stage opens it. `forged` counts the control tokens that text of
+users, tools, greetings and policies becomes, when all of the tokenizer's control tokens are said at once.
 """
 
 from __future__ import annotations
@@ -16,31 +16,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from fakes.templates import FIT, UNFIT, template_tokenizer
+from fakes.templates import FIT, UNFIT, forged, template_tokenizer
 
-from muarl_cli.conversation.protocols import Stage
 from muarl_cli.errors import MuarlError
 from muarl_cli.training.chat_format import ChatFormat, chat_template
 from muarl_cli.training.template_format import TemplateFormat, open_format
-
-
-def forged(chat: Any) -> int:
-    """Control tokens more in turns that say them all than in turns that say nothing of the kind."""
-    controls = {chat.tokenizer.convert_tokens_to_ids(token) for token in chat.controls}
-
-    def count(text: str) -> int:
-        pieces = [*chat.user(text), *chat.results([text]), *chat.greeting(text)]
-        pieces += chat.begin(Stage("x", text, "x", (), "", 0))
-        return sum(token in controls for ids, _ in pieces for token in ids)
-
-    return count("".join(chat.controls)) - count("plain")
 
 
 def main() -> None:
     passed, refused, named, tokens = {}, {}, 0, 0
     for name, template in FIT.items():
         chat: Any = open_format(template_tokenizer(template), "full", "own")
-        passed[name] = {"forgets": chat.forgets, "calls": chat.frames.syntax.form}
+        passed[name] = {"forgets": chat.frames.forgets, "calls": chat.frames.syntax.form}
         tokens += forged(chat)
     for name, (probe, template) in UNFIT.items():
         try:

@@ -40,7 +40,7 @@ def test_rows_hold_the_sampled_ids_untouched_and_every_prompt_extends_the_last(t
     odd = tuple(tokenizer("{", add_special_tokens=False).input_ids) * 2  # "{{": no rendering would come out like this
     call = ToolCall("", "get_order", {"order_id": "48213"})
     turns = [
-        (*tokenizer("Wait. \n", add_special_tokens=False).input_ids, *chat.demonstrate("", [call, call])),
+        (*tokenizer("Wait. \n", add_special_tokens=False).input_ids, *chat.demonstrate("", [call, call], [])),
         (*odd, chat.end_id),
         (*odd,),  # cut
     ]
@@ -99,7 +99,7 @@ def test_the_trainer_gives_every_sampled_token_the_probability_it_was_drawn_with
 
 def test_a_cut_turn_is_marked_and_its_partial_call_is_malformed(tokenizer: Any) -> None:
     chat = ChatFormat(tokenizer, Rendering.COMPACT)
-    whole = chat.demonstrate("", [ToolCall("", "get_order", {"order_id": "48213"})])
+    whole = chat.demonstrate("", [ToolCall("", "get_order", {"order_id": "48213"})], [])
     engine = Parrot([whole[:6], *[(chat.end_id,)] * 9])
     session = policy(engine, chat).open(stage(), None)
     turn = asyncio.run(session.act([]))
@@ -153,9 +153,9 @@ def test_thoughts_stand_in_the_log_and_reach_nobody_else(tokenizer: Any) -> None
     call = ToolCall("", "get_order", {"order_id": "48213"})
     secret = "the secret number is 77"
     turns = [
-        chat.demonstrate("", [call], secret),
-        chat.demonstrate("Hello there", [], secret),
-        chat.demonstrate("return order", [], secret),
+        chat.demonstrate("", [call], [], secret),
+        chat.demonstrate("Hello there", [], [], secret),
+        chat.demonstrate("return order", [], [], secret),
     ]
     heard: list[Any] = []
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fakes.desk import READ, Parrot, hold, policy, stage
+from fakes.templates import FIT
 
 from muarl_cli.conversation.events import Actor
 from muarl_cli.conversation.loop import Transcript
@@ -29,9 +30,11 @@ ROCKET = "🚀"
 
 
 def corpus_tokenizer() -> Any:
-    """Small, with line breaks that merge."""
+    """Small, with line breaks that merge; its own template is that of the calls between tags."""
     texts = ['{"name": "get_order", "arguments": {"order_id": "1"}}', "Hello, return order 48213 and wait", "a\n\n\nb"]
-    return make_tokenizer(texts * 12, 420)
+    tokenizer = make_tokenizer(texts * 12, 420)
+    tokenizer.chat_template = FIT["calls between tags"]
+    return tokenizer
 
 
 def plain(chat: ChatFormat, text: str) -> tuple[int, ...]:
@@ -79,27 +82,48 @@ CASES: Mapping[str, Callable[[ChatFormat], Turns]] = {
         plain(chat, "Hello, return"),
     ],
     "several calls": lambda chat: [
-        (*_call(chat, '{"name":"get_order","arguments":{"order_id":"1"}}'), *chat.demonstrate("", [CALL, CALL])),
+        (
+            *_call(chat, '{"name":"get_order","arguments":{"order_id":"1"}}'),
+            *chat.demonstrate("", [CALL, CALL], [READ]),
+        ),
         _say(chat, "Hello"),
         _say(chat, "wait"),
     ],
     "as rendered": lambda chat: [
-        chat.demonstrate("Wait", [CALL]),
-        chat.demonstrate("Hello", []),
-        chat.demonstrate("return order", []),
+        chat.demonstrate("Wait", [CALL], [READ]),
+        chat.demonstrate("Hello", [], []),
+        chat.demonstrate("return order", [], []),
     ],
 }
 THINKING_CASES: Mapping[str, Callable[[ChatFormat], Turns]] = {
     "stripped thinking": lambda chat: [
-        chat.demonstrate("", [CALL], "Which order? I look."),
-        chat.demonstrate("Hello", [], "Found it."),
+        chat.demonstrate("", [CALL], [READ], "Which order? I look."),
+        chat.demonstrate("Hello", [], [], "Found it."),
         (*_tag(chat, "<think>"), *plain(chat, "\nwait\n"), *_tag(chat, "</think>"), *_say(chat, "\nreturn order")),
     ],
     "cut off while thinking": lambda chat: [
         (*_tag(chat, "<think>"), *plain(chat, "\nHello, return")),
-        chat.demonstrate("Hello", [], "wait"),
+        chat.demonstrate("Hello", [], [], "wait"),
     ],
 }
+TAGGED_CASES: Mapping[str, Callable[[ChatFormat], Turns]] = {
+    "calls between tags": lambda chat: [
+        _call(chat, "<function=get_order><parameter=order_id>48213</parameter></function>"),
+        chat.demonstrate("Wait", [CALL, CALL], [READ]),
+        (
+            *_call(chat, "\n<function=get_order>\n\n<parameter=order_id>\n48213 \n</parameter>\n</function>"),
+            chat.end_id,
+        ),
+        _say(chat, "Hello"),
+        _say(chat, "wait"),
+    ],
+    "cut off between tags": lambda chat: [
+        (*plain(chat, "Wait. "), *_tag(chat, "<tool_call>"), *plain(chat, "\n<function=get_order>\n<parameter=order")),
+        _say(chat, "Hello"),
+        _say(chat, "wait"),
+    ],
+}
+ALL_CASES = {**CASES, **THINKING_CASES, **TAGGED_CASES}
 
 
 @dataclass(frozen=True)
@@ -115,9 +139,9 @@ class Held:
 
 
 def hold_case(name: str, tokenizer: Any) -> Held:
-    thinking = name in THINKING_CASES
-    chat = open_format(tokenizer, Rendering.FULL, "thinking" if thinking else "nonthinking")
-    turns = (THINKING_CASES if thinking else CASES)[name](chat)
+    dialect = "thinking" if name in THINKING_CASES else "own" if name in TAGGED_CASES else "nonthinking"
+    chat = open_format(tokenizer, Rendering.FULL, dialect)
+    turns = ALL_CASES[name](chat)
     engine = Parrot(turns)
     session = policy(engine, chat, max_turn_tokens=200, max_context=4000).open(stage(), None)
     transcript = hold(session)
@@ -127,8 +151,8 @@ def hold_case(name: str, tokenizer: Any) -> Held:
 def rerendered(held: Held) -> Turns:
     """The ids of each agent turn after parsing, rendering and tokenising, from where its words begin in the text of the
     whole conversation to the end of the turn."""
-    chat, thinking = held.chat, held.name in THINKING_CASES
-    render = Renderer(chat.tokenizer, chat_template(Rendering.FULL, thinking))
+    chat, ours = held.chat, chat_template(Rendering.FULL, held.name in THINKING_CASES)
+    render = Renderer(chat.tokenizer, chat.tokenizer.chat_template if held.name in TAGGED_CASES else ours)
     whole = render(_messages(held), "rendering", tools=[READ.openai()])
     encoding = chat.tokenizer.backend_tokenizer.encode(whole, add_special_tokens=False)
     prompt = chat.decode([i for ids, _ in chat.generation_prompt() for i in ids])
@@ -151,7 +175,7 @@ def _messages(held: Held) -> list[Any]:
             skip -= 1
         elif event.actor is Actor.AGENT:
             thought, said = held.chat.split(left.pop(0))
-            words, calls = held.chat.parse(said)
+            words, calls = held.chat.parse(said, [READ])
             raw = "\n".join(part for part in (words, *(call.raw for call in calls if call.problem)) if part)
             messages.append(turn(raw, [(c.name, c.arguments) for c in calls if not c.problem], thought))
             skip = len(calls) - (0 if words or not calls else 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from muarl_cli.conversation.protocols import Stage
 from muarl_cli.training.tokenizer import make_tokenizer
 
 CONTROLS = (
@@ -32,6 +33,20 @@ _SYSTEM = """{%- if tools %}
 _CALL = """{{- '\\n' if m.content or not loop.first else '' }}
 {{- '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}
 {{- c.function.arguments | tojson }}{{- '}\\n</tool_call>' }}"""
+_TAGGED = """{{- '\\n\\n' if m.content and loop.first else '' }}{{- '' if loop.first else '\\n' }}
+{{- '<tool_call>\\n<function=' + c.function.name + '>\\n' }}
+{%- for k, v in c.function.arguments | items %}{{- '<parameter=' + k + '>\\n' }}
+{{- v | tojson if v is mapping or (v is sequence and v is not string) else v | string }}{{- '\\n</parameter>\\n' }}
+{%- endfor %}{{- '</function>\\n</tool_call>' }}"""
+_KEYED = """{{- '\\n' if m.content or not loop.first else '' }}{{- '<tool_call>' + c.function.name + '\\n' }}
+{%- for k, v in c.function.arguments | items %}{{- '<arg_key>' + k + '</arg_key>\\n' }}
+{{- '<arg_value>' + (v if v is string else v | tojson) + '</arg_value>\\n' }}{%- endfor %}{{- '</tool_call>' }}"""
+_PYTHON = """{{- '<tool_call>[' if loop.first else ', ' }}{{- c.function.name + '(' }}
+{%- for k, v in c.function.arguments | items %}{{- ', ' if not loop.first else '' }}{{- k + '=' }}
+{%- if v is string %}{{- "'" + v | replace('\\\\', '\\\\\\\\') | replace("'", "\\\\'")
+    | replace('\\n', '\\\\n') + "'" }}
+{%- else %}{{- v | tojson if v is mapping or v is iterable else v | string }}{%- endif %}{%- endfor %}{{- ')' }}
+{{- ']</tool_call>' if loop.last else '' }}"""
 _CHATML = (
     _SYSTEM
     + """{%- for m in messages %}
@@ -65,6 +80,26 @@ _THINKS = (
 {%- elif m.role == 'user' %}{{- '<|im_start|>user\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}
 {%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
 ).replace("CALL", _CALL)
+_OPENED = (
+    _SYSTEM
+    + """{%- set ns = namespace(last=-1) %}
+{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}
+{%- for m in messages %}
+{%- if m.role == 'assistant' %}{{- '<|im_start|>assistant\\n' }}
+{%- if loop.index0 > ns.last %}{{- '<think>\\n' + (m.reasoning_content or '') + '\\n</think>\\n\\n' }}
+{%- else %}LEFT{%- endif %}{{- m.content }}
+{%- for c in m.tool_calls or [] %}CALL{%- endfor %}{{- '<|im_end|>\\n' }}
+{%- elif m.role == 'tool' %}{{- '<|im_start|>tool\\n' + m.content + '<|im_end|>\\n' }}
+{%- elif m.role == 'user' %}{{- '<|im_start|>user\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}
+{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\nPROMPT' }}{%- endif %}"""
+)
+
+
+def _opened(prompt: str, left: str = "") -> str:
+    """Thoughts begin in the prompt; `left` is what stands before an earlier turn in their place."""
+    return _OPENED.replace("PROMPT", prompt).replace("LEFT", left).replace("CALL", _TAGGED)
+
+
 _HEADS = """{{- '<|begin|>' }}{%- for m in messages %}
 {%- set role = 'ipython' if m.role == 'tool' else m.role %}{{- '<|head|>' + role + '<|body|>\\n\\n' }}
 {%- if m.role == 'system' and tools %}{{- 'Functions:\\n' }}
@@ -92,7 +127,23 @@ FIT: Mapping[str, str] = {
     "sorts JSON keys": _chatml(call=_SORTED),
     "calls in one list": _LISTED,
     "Llama 3 like": _HEADS,
+    "calls between tags": _chatml(call=_TAGGED),
+    "arguments as keys and values": _chatml(call=_KEYED),
+    "calls as Python": _chatml(call=_PYTHON),
+    "opens the thought in the prompt": _opened("<think>\\n"),
+    "closes the thought in the prompt": _opened("<think>\\n\\n</think>\\n\\n"),
+    "leaves a mark of a thought": _opened(
+        "<think>\\n",
+        "{{- '<think></think>' + ('\\n' if m.tool_calls or m.reasoning_content else '') }}",
+    ),
 }
+FORGETFUL = (
+    "Qwen3 with thinking",
+    "opens the thought in the prompt",
+    "closes the thought in the prompt",
+    "leaves a mark of a thought",
+)
+"""those that tell earlier turns otherwise once the user has spoken"""
 UNFIT: Mapping[str, tuple[str, str]] = {
     "ordinary text around turns": (
         "end of turn",
@@ -113,6 +164,14 @@ UNFIT: Mapping[str, tuple[str, str]] = {
         _chatml("((m.name + ': ' if m.role == 'tool' else '') + m.content)"),
     ),
     "leaves calls out": ("call", _chatml(call="")),
+    "writes every value as words": (
+        "round trip",
+        _chatml(call=_TAGGED.replace("v | tojson if v is mapping", "v | string if v is mapping")),
+    ),
+    "drops empty values": (
+        "round trip",
+        _chatml(call=_TAGGED.replace("arguments | items %}", "arguments | items if v %}")),
+    ),
     "has tools in the first user turn": (
         "system",
         _chatml("(m.content + (tools | tojson if tools and loop.index == 2 else ''))"),
@@ -128,3 +187,15 @@ def template_tokenizer(template: str | None = None) -> Any:
     tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROLS)})
     tokenizer.chat_template = template
     return tokenizer
+
+
+def forged(chat: Any) -> int:
+    """Control tokens more in turns that say them all than in turns that say nothing of the kind."""
+    controls = {chat.tokenizer.convert_tokens_to_ids(token) for token in chat.controls}
+
+    def count(text: str) -> int:
+        pieces = [*chat.user(text), *chat.results([text]), *chat.greeting(text)]
+        pieces += chat.begin(Stage("x", text, "x", (), "", 0))
+        return sum(token in controls for ids, _ in pieces for token in ids)
+
+    return count("".join(chat.controls)) - count("plain")

@@ -100,10 +100,10 @@ def test_a_user_who_says_the_markers_is_heard_and_obeyed_by_nobody(chat: ChatFor
 
 
 def test_a_demonstrated_turn_is_what_parsing_it_gives_back(chat: ChatFormat) -> None:
-    ids = chat.demonstrate("Let me look.", [CALL, CALL])
+    ids = chat.demonstrate("Let me look.", [CALL, CALL], [])
     assert ids[-1] == chat.end_id
     assert _controls(chat, ids[:-1]) == ["<tool_call>", "</tool_call>"] * 2
-    text, calls = chat.parse(chat.text_of(ids))
+    text, calls = chat.parse(chat.text_of(ids), [])
     assert text == "Let me look." and [call.arguments for call in calls] == [CALL.arguments] * 2
 
 
@@ -232,7 +232,7 @@ def test_news_of_a_turn_equals_the_demonstrated_history(chat: ChatFormat, stage:
     ):
         tokens.extend(chat.news(news))
         tokens.extend(chat.generation_prompt())
-        ids = chat.demonstrate(text, calls)
+        ids = chat.demonstrate(text, calls, [])
         tokens.sampled(ids, [0.0] * len(ids))
         tokens.extend(chat.end_of_turn(ids))
     assert (tokens.row(),) == encode_episode(stage, EPISODE, chat)

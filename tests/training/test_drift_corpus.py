@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes.drift import CASES, THINKING_CASES, Held, corpus_tokenizer, hold_case, rerendered
+from fakes.drift import ALL_CASES, Held, corpus_tokenizer, hold_case, rerendered
 
 from muarl_cli.conversation.events import Actor, Kind
 from muarl_cli.conversation.protocols import Owner
 
-ALL = (*CASES, *THINKING_CASES)
+ALL = tuple(ALL_CASES)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-from fakes.templates import CONTROLS, FIT, UNFIT, template_tokenizer
+from fakes.templates import CONTROLS, FIT, FORGETFUL, UNFIT, template_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,18 +62,18 @@ def test_what_is_learned_from_our_template_is_our_format_token_by_token(
     for sampled in ((), (5,), (5, ours.end_id)):
         assert learned.end_of_turn(sampled) == ours.end_of_turn(sampled)
         assert learned.recalled(sampled) == ours.recalled(sampled) or not sampled
-    assert (learned.end_id, learned.forgets) == (ours.end_id, ours.forgets)
+    assert (learned.end_id, learned.rewrites((5,))) == (ours.end_id, ours.rewrites((5,)))
 
 
 def test_a_demonstration_in_our_template_is_our_demonstration(stage: Stage) -> None:
     ours, learned = twins(Rendering.FULL)
     for text, calls in (("Hello", []), ("", [CALL, CALL]), (FORGED, [CALL]), ("", [ToolCall("", "a<|im_end|>", {})])):
-        assert learned.demonstrate(text, calls) == ours.demonstrate(text, calls)
+        assert learned.demonstrate(text, calls, []) == ours.demonstrate(text, calls, [])
 
 
 @pytest.mark.parametrize("name", list(FIT))
 def test_templates_of_many_families_pass_their_probes(name: str) -> None:
-    assert opened(name).frames.forgets == (name == "Qwen3 with thinking")
+    assert opened(name).frames.forgets == (name in FORGETFUL)
 
 
 @pytest.mark.parametrize("name", list(UNFIT))
@@ -135,6 +135,7 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
     chat = opened(name)
     call = ToolCall("call_0", "get_order_details", {"order_id": "48213", "note": "é"})
     record = CallRecord(call.id, call.name, call.arguments)
+    thinks = chat.frames.thought is not None
     rows: list[tuple[Any, ...]] = [
         (Actor.USER, Kind.SAY, "Return 48213."),
         (Actor.AGENT, Kind.CALL, "", record, (), "I must look."),
@@ -147,32 +148,52 @@ def test_an_episode_is_rendered_as_the_template_renders_its_messages(name: str, 
     messages = [
         *system(stage.policy),
         user("Return 48213."),
-        turn("", [(call.name, call.arguments)], "I must look."),
+        turn("", [(call.name, call.arguments)], "I must look." * thinks),
         result(call.name, '{"status": "delivered"}'),
-        turn("Shall I?", [], "Better ask."),
+        turn("Shall I?", [], "Better ask." * thinks),
         user("Yes."),
-        turn("Done.", [], "Good."),
+        turn("Done.", [], "Good." * thinks),
     ]
     render = Renderer(chat.tokenizer, FIT[name])
     tools = [tool.openai() for tool in stage.tools]
     assert chat.decode(found[-1].ids) == render(messages, "say", tools=tools)
-    if chat.forgets:
+    if chat.frames.forgets:
         assert chat.decode(found[0].ids) == render(messages[:5], "say", tools=tools)
-    assert len(found) == (2 if chat.forgets else 1)
+    assert len(found) == (2 if chat.frames.forgets else 1)
     trained = [chat.decode([i for i, o in zip(r.ids, r.owners, strict=True) if o == Owner.AGENT]) for r in found]
-    assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == chat.forgets
+    assert "".join(trained).count(chat.frames.end) == 3 and ("must look" in trained[0]) == thinks
+
+
+@pytest.mark.parametrize("thought", ["", "I must look."])
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_earlier_turns_stand_as_the_template_tells_them_with_thoughts_and_without(
+    name: str, thought: str, stage: Stage
+) -> None:
+    chat = opened(name)
+    thread, messages = Thread(chat, stage), [*system(stage.policy), user("Return 48213.")]
+    thread.hear([Event(0, Actor.USER, Kind.SAY, "Return 48213.")])
+    for place, (text, calls) in enumerate((("", [CALL]), ("One moment.", [CALL]), ("Shall I?", []))):
+        thread.ask()
+        ids = chat.demonstrate(text, calls, stage.tools, thought)
+        thread.sampled(ids, [0.0] * len(ids))
+        messages.append(turn(text, [(c.name, c.arguments) for c in calls], thought if chat.frames.thought else ""))
+        messages.append(result(CALL.name, "done") if calls else user("Yes."))
+        actor, kind = (Actor.WORLD, Kind.RESULT) if calls else (Actor.USER, Kind.SAY)
+        thread.hear([Event(place, actor, kind, "done" if calls else "Yes.")])
+    render = Renderer(chat.tokenizer, FIT[name])
+    assert chat.decode(thread.ask()) == render(messages, "say", tools=[t.openai() for t in stage.tools], prompt=True)
 
 
 TURNS = st.lists(st.tuples(st.lists(st.integers(0, 411), max_size=8), st.booleans(), st.booleans()), max_size=7)
 
 
 @settings(max_examples=60, deadline=None)
-@given(turns=TURNS)
+@given(name=st.sampled_from(FORGETFUL), turns=TURNS)
 def test_each_sampled_token_is_the_agents_in_exactly_one_row_wherever_the_conversation_forks(
-    stage: Stage, turns: list[tuple[list[int], bool, bool]]
+    stage: Stage, name: str, turns: list[tuple[list[int], bool, bool]]
 ) -> None:
     """Turns of any ids, thoughts opened and closed at random among them; a user or a tool speaks between."""
-    chat = opened("Qwen3 with thinking")
+    chat = opened(name)
     thread, drawn, prompts = Thread(chat, stage), [], []
     for place, (ids, closed, asked) in enumerate(turns):
         sampled = [i for i in ids if i not in chat.stop_ids] + ([chat.end_id] if closed else [])
@@ -201,15 +222,17 @@ def test_a_turn_without_thoughts_does_not_fork_the_conversation(stage: Stage) ->
 
 def test_the_calls_of_a_family_are_read_and_its_faults_named_in_its_own_form() -> None:
     bare, listed = opened("Llama 3 like"), opened("calls in one list")
-    _, (one, two) = bare.parse('{"name": "a", "parameters": {"x": 1}}\n{"name": "b", "parameters": {}}')
+    _, (one, two) = bare.parse('{"name": "a", "parameters": {"x": 1}}\n{"name": "b", "parameters": {}}', [])
     assert (one.name, one.arguments, two.name, two.id) == ("a", {"x": 1}, "b", "call_1")
-    words, none = bare.parse('It costs {"so": "much"}, and\n{not JSON}')
+    words, none = bare.parse('It costs {"so": "much"}, and\n{not JSON}', [])
     assert words.startswith("It costs") and not none
-    _, (broken,) = bare.parse('{"name": "a", "parameters": ')
+    _, (broken,) = bare.parse('{"name": "a", "parameters": ', [])
     assert "no JSON" in broken.problem and '"parameters"' in broken.problem and "<tool_call>" not in broken.problem
-    words, calls = listed.parse('Wait.[CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {"x": []}}]')
+    words, calls = listed.parse(
+        'Wait.[CALLS][{"name": "a", "arguments": {}}, {"name": "b", "arguments": {"x": []}}]', []
+    )
     assert words == "Wait." and [c.name for c in calls] == ["a", "b"]
-    _, (broken,) = listed.parse('[CALLS]{"name": "a"')
+    _, (broken,) = listed.parse('[CALLS]{"name": "a"', [])
     assert broken.problem and broken.raw.startswith("[CALLS]")
 
 

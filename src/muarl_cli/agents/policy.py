@@ -94,7 +94,7 @@ class PolicySession:
         thread.sampled(drawn.ids, drawn.logprobs)
         self.weight_versions.append(drawn.weight_version)
         thought, said = agent.chat.split(drawn.ids)
-        text, calls = agent.chat.parse(said, self._calls)
+        text, calls = agent.chat.parse(said, self._stage.tools, self._calls)
         self._calls += len(calls)
         cut = drawn.finish is Finish.LENGTH
         return AgentTurn(text, calls, cut=cut, thought=thought, usage=Usage(len(prompt), len(drawn.ids)))

@@ -85,17 +85,22 @@ class ToolCall:
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str]:
     """JSON text to (arguments, problem); never raises, whatever the size or depth of the text."""
-    if len(text) > MAX_ARGUMENT_CHARS:
-        return {}, f"arguments have {len(text)} characters; at most {MAX_ARGUMENT_CHARS} are accepted"
-    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        return {}, f"arguments are nested deeper than {MAX_DEPTH} levels"
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
-        return {}, f"arguments are not valid JSON: {str(error)[:120]}"
-    if not isinstance(value, dict):
-        return {}, "arguments must be a JSON object"
+    value, problem = parse_json(text) if text.strip() else ({}, "")
+    if problem or not isinstance(value, dict):
+        return {}, problem or "arguments must be a JSON object"
     return value, ""
+
+
+def parse_json(text: str) -> tuple[Any, str]:
+    """JSON text to (value, problem of it as arguments); never raises, whatever the size or depth of the text."""
+    if len(text) > MAX_ARGUMENT_CHARS:
+        return None, f"arguments have {len(text)} characters; at most {MAX_ARGUMENT_CHARS} are accepted"
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        return None, f"arguments are nested deeper than {MAX_DEPTH} levels"
+    try:
+        return json.loads(text, parse_constant=_refuse_constant), ""
+    except (ValueError, RecursionError) as error:
+        return None, f"arguments are not valid JSON: {str(error)[:120]}"
 
 
 def _depth(text: str) -> int:

@@ -99,7 +99,7 @@ def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
         if not settings.model and started is None:
             _keep_base(out / BASE, policy, folder, settings.seed)
         policy.model = prepared(policy.model, settings)
-        rows = _rows(settings, policy, episodes)
+        rows = _rows(settings, policy, episodes, talk)
         train, held, long = rows.train, rows.held, rows.long
         talk.say(
             f"{len(train)} rows to learn from, {len(held)} held out, "
@@ -109,6 +109,8 @@ def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
             _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started, team), train, held, talk
         )
         summary |= {"episodes": len(episodes), "left_out": len(long), "agent_share": _agent_share(train)}
+        if rows.unsaid:
+            summary["not_expressible"] = rows.unsaid
         others = {"held_out": held, "too_long": long}
         summary["tokens"] = sft_balance(rows.of, train, others, folder.metrics())
         write_lineage(out, _lineage(settings, folder, episodes))
@@ -200,17 +202,25 @@ class _Rows:
     """held out, by task"""
     long: list[TokenRow] = field(default_factory=list)
     """left out: longer than `max_length`"""
+    unsaid: int = 0
+    """episodes left out: the template has no way to write one of their calls"""
 
 
-def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode]) -> _Rows:
+def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode], talk: Talker) -> _Rows:
     from muarl_cli.training.demonstrations import encode_episode
+    from muarl_cli.training.template_format import Inexpressible
 
     chat, own = policy.chat(), policy.revision
     found = _Rows()
     for episode in episodes:
         stage = stage_of(scenario_of(*episode.scenario.split(":", 1)), episode.seed)
         sampled = episode.rows if episode.agent.get("revision") == own else ()
-        rows = sampled or encode_episode(stage, episode.events, chat)
+        try:
+            rows = sampled or encode_episode(stage, episode.events, chat)
+        except Inexpressible as fault:
+            found.unsaid += 1
+            talk.warn(f"episode {episode.episode_id} is left out: {fault.what}: {fault.why}")
+            continue
         found.of.append((episode, rows))
         for row in rows:
             if len(row.ids) > settings.max_length:

@@ -175,8 +175,9 @@ class ChatFormat:
         closed = bool(sampled) and sampled[-1] == self.end_id
         return self._pieces([Span("\n" if closed else f"{END}\n", Owner.TEMPLATE, True)])
 
-    forgets = False
-    """whether earlier thoughts leave the conversation when the user speaks"""
+    def rewrites(self, sampled: Sequence[int]) -> bool:
+        """Whether a sampled turn stands otherwise in the conversation once the user has spoken again."""
+        return False
 
     def remembered(self, sampled: Sequence[int]) -> tuple[int, ...]:
         """What is left of a sampled turn once the user has spoken again: its tokens without those of its thoughts."""
@@ -196,8 +197,9 @@ class ChatFormat:
         ids = list(sampled[:-1]) if sampled and sampled[-1] in self.stop_ids else list(sampled)
         return str(self._backend.decode(ids, skip_special_tokens=False)) if ids else ""
 
-    def parse(self, text: str, first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
-        """A turn's text to (words, calls); see `hermes.parse_turn`."""
+    def parse(self, text: str, tools: Sequence[ToolSpec], first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
+        """A turn's text to (words, calls); see `hermes.parse_turn`. `tools` are those of the episode: where arguments
+        are bare text, their schemas say what it means."""
         return parse_turn(text, first_call)
 
     @staticmethod
@@ -205,9 +207,11 @@ class ChatFormat:
         """Words and calls to a turn's text; see `hermes.render_turn`."""
         return render_turn(text, calls)
 
-    def demonstrate(self, text: str, calls: Sequence[ToolCall], thought: str = "") -> tuple[int, ...]:
+    def demonstrate(
+        self, text: str, calls: Sequence[ToolCall], tools: Sequence[ToolSpec], thought: str = ""
+    ) -> tuple[int, ...]:
         """The ids a policy would sample for this turn, its end included. Only call tags become control tokens. Thoughts
-        have no place in this format and are left out."""
+        have no place in this format and are left out. `tools` are as in `parse`."""
         own = Owner.AGENT
         spans = [Span(text, own)] if text else []
         for call in calls:

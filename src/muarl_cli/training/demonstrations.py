@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind
 from muarl_cli.conversation.protocols import Owner, Stage, TokenRow
-from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.conversation.tools import ToolCall, ToolSpec
 from muarl_cli.training.chat_format import ChatFormat
 from muarl_cli.training.threads import Thread
 
@@ -34,6 +34,7 @@ def encode_episode(stage: Stage, events: Sequence[Event], chat: ChatFormat) -> t
     None where the agent never acted.
 
     Calls belong to one turn when the event says so (tag "same_turn") or when they follow words said beside calls.
+    Raises `Inexpressible` where the format cannot say a call.
     """
     thread = Thread(chat, stage)
     news: list[Event] = []
@@ -43,7 +44,7 @@ def encode_episode(stage: Stage, events: Sequence[Event], chat: ChatFormat) -> t
             _add(turn, event, events)
             continue
         if turn is not None:
-            news = _write(thread, news, turn, chat)
+            news = _write(thread, news, turn, chat, stage.tools)
             turn = None
         if (event.actor is Actor.USER and event.kind is Kind.SAY) or "greeting" in event.tags:
             news.append(event)
@@ -51,7 +52,7 @@ def encode_episode(stage: Stage, events: Sequence[Event], chat: ChatFormat) -> t
             turn = _Turn()
             _add(turn, event, events)
     if turn is not None:
-        _write(thread, news, turn, chat)
+        _write(thread, news, turn, chat, stage.tools)
     return thread.rows() if Owner.AGENT in thread.rows()[-1].owners else ()
 
 
@@ -85,11 +86,13 @@ def _asked_by_agent(call: CallRecord, before: int, events: Sequence[Event]) -> b
     return next((event.actor for event in asked), Actor.AGENT) is Actor.AGENT
 
 
-def _write(thread: Thread, news: Sequence[Event], turn: _Turn, chat: ChatFormat) -> list[Event]:
+def _write(
+    thread: Thread, news: Sequence[Event], turn: _Turn, chat: ChatFormat, tools: Sequence[ToolSpec]
+) -> list[Event]:
     """Add what was heard and then the turn; returns the first of what is heard next."""
     thread.hear(news)
     thread.ask()
-    ids = chat.demonstrate(turn.text, turn.calls, turn.thought)
+    ids = chat.demonstrate(turn.text, turn.calls, tools, turn.thought)
     ids = ids[:-1] if turn.cut else ids
     thread.sampled(ids, [0.0] * len(ids))
     return turn.results

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.training.hermes import Syntax
+from muarl_cli.training.call_syntax import Calls, learn_syntax
+from muarl_cli.training.hermes import CallSyntax
 
 Message = Mapping[str, Any]
-_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,18 @@ class Frames:
     prompt: str
     """before the turn that the policy is about to take"""
     recall: str
-    """before an earlier turn without thoughts"""
+    """before an earlier turn of words that had no thoughts"""
+    retold: Mapping[bool, tuple[str, str, str]]
+    """before an earlier turn of words, of calls, or of both, by whether thoughts of it are left out"""
     before_end: str
     end: str
     """the control token that ends a sampled turn"""
     after_end: str
     thought: tuple[str, str] | None
-    """the control tokens around thoughts; None where the template shows none"""
+    """the control tokens around thoughts; None where the template shows none, or its prompt leaves no room for any"""
     forgets: bool
-    """whether thoughts of earlier turns are left out once the user has spoken again"""
-    syntax: Syntax
+    """whether thoughts of earlier turns, or the empty ones of a prompt, are left out once the user has spoken again"""
+    syntax: CallSyntax
     trims_user: bool
     trims_results: bool
     quotes_results: bool
@@ -50,14 +52,25 @@ class Frames:
         return self.before_end + self.end + self.after_end
 
 
+_MENDS = {
+    "call": "write every call of a turn as JSON, between tags or as Python, in a copy of chat_template.jinja; a model "
+    "whose template has no calls was never shown any",
+    "several calls": "let a copy of chat_template.jinja write all calls of a turn, and the results one after the other",
+    "end of turn": "let a copy of chat_template.jinja end turns with a control token of their own",
+}
+
+
 def refused(probe: str, why: str, template: str = "chat_template.jinja") -> MuarlError:
     """The template cannot be trained with: which probe failed, and what to do."""
+    general = (
+        "for a Qwen3 checkpoint set chat=nonthinking or chat=thinking; else mend chat_template.jinja in a copy of the "
+        "folder until it only ever appends"
+    )
     return MuarlError(
         f"the checkpoint's chat template fails the probe {probe!r}",
         where=template,
         why=why,
-        next_step="for a Qwen3 checkpoint set chat=nonthinking or chat=thinking; else mend chat_template.jinja in a "
-        "copy of the folder until it only ever appends",
+        next_step=_MENDS.get(probe, general),
         code=ExitCode.BAD_DATA,
     )
 
@@ -97,7 +110,7 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def turn(text: str, calls: Sequence[tuple[str, Mapping[str, Any]]] = (), thought: str = "") -> Message:
+def turn(text: str, calls: Calls = (), thought: str = "") -> Message:
     """An assistant message as the chat-completions API has it."""
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if thought:
@@ -124,34 +137,67 @@ def learn(render: Renderer, controls: Collection[str]) -> Frames:
     """The frames of a template. `controls` are the tokenizer's control tokens. Raises `MuarlError` (BAD_DATA)."""
     base = render(CONTEXT, "rendering")
     prompt = _after("generation prompt", base, render(CONTEXT, "generation prompt", prompt=True))
+    silent = render([*CONTEXT, turn(_WORDS)], "say")
     said = render([*CONTEXT, turn(_WORDS, thought=_THOUGHT)], "say")
+    if not said.startswith(base + prompt) and silent.startswith(base + prompt):
+        said = silent  # the prompt closes an empty thought: a sampled turn has no room for one
+    given = _THOUGHT if _THOUGHT in said else ""
     spoken = _after("say", base + prompt, said)
     opening, closing = _around("say", spoken, _WORDS)
     before_end, end, after_end = _ending(closing, controls)
     thought = _thought(prompt, opening, controls)
     recall, asked = _around("user", _after("user", base, _history(render, "")), _WORDS)
     user_frame = _around("user", _after("user", closing, asked), _NEXT)
-    forgets = _forgets(render, said, thought is not None)
+    forgets = not _history(render, given).startswith(said)
     trims_user = _trims("user", _history(render, "", f"  {_NEXT} \n"), _history(render, ""), _NEXT)
-    called = _after("call", base + prompt, one := render([*CONTEXT, turn("", _CALLS[:1], _THOUGHT)], "call"))
-    results, quotes, trims_results = _results(render, one)
-    body = _before("call", called, closing)
-    shown = body.split(thought[1])[-1] if thought else body
+
+    def shown(calls: Calls) -> str:
+        called = _after("call", base + prompt, render([*CONTEXT, turn("", calls, given)], "call"))
+        body = _before("call", called, closing)
+        return body.split(thought[1])[-1] if thought else body
+
+    def retold(past: str) -> tuple[str, str, str]:
+        """What stands before an earlier turn of words, of calls, or of both, once the user has spoken."""
+        found = []
+        for text, calls in ((_WORDS, ()), ("", _CALLS[:1]), (_WORDS, _CALLS[:1])):
+            said = render([*CONTEXT, turn(text, calls, given)], "user")
+            body = _before("user", _after("user", base + prompt, said), closing)
+            body = body.split(thought[1])[-1].lstrip() if thought else body
+            answers = [result(name, _FIRST) for name, _ in calls]
+            later = render([*CONTEXT, turn(text, calls, past), *answers, user(_NEXT)], "user")
+            told, _, after = later.removeprefix(base).partition(body)
+            if not later.startswith(base) or not after.startswith(closing) or (given and given in told):
+                raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
+            found.append(told)
+        return found[0], found[1], found[2]
+
+    syntax = _syntax(shown)
+    results, quotes, trims_results = _results(render, given)
     return Frames(
         user=user_frame,
         results=results,
         prompt=prompt,
         recall=recall,
+        retold={thinks: retold(given if thinks else "") for thinks in (False, True)} if forgets else {},
         before_end=before_end,
         end=end,
         after_end=after_end,
         thought=thought,
         forgets=forgets,
-        syntax=_syntax(shown),
+        syntax=syntax,
         trims_user=trims_user,
         trims_results=trims_results,
         quotes_results=quotes,
     )
+
+
+def _syntax(shown: Callable[[Calls], str]) -> CallSyntax:
+    if (syntax := learn_syntax(shown)) is not None:
+        return syntax
+    body = shown(_CALLS[:1]).strip()
+    if not body:
+        raise refused("call", "the template leaves calls out")
+    raise refused("call", f"the call is neither JSON, nor text between tags, nor Python: {body[:160]!r}")
 
 
 def _history(render: Renderer, thought: str, said: str = _NEXT) -> str:
@@ -200,15 +246,6 @@ def _thought(prompt: str, opening: str, controls: Collection[str]) -> tuple[str,
     return opened[-1], closed[0]
 
 
-def _forgets(render: Renderer, said: str, thinks: bool) -> bool:
-    later, plain = _history(render, _THOUGHT), _history(render, "")
-    if later.startswith(said):
-        return False
-    if thinks and later == plain:
-        return True
-    raise refused("user", f"a user turn rewrites what came before it: {difference(said, later)}")
-
-
 def _trims(probe: str, padded: str, plain: str, words: str) -> bool:
     if padded == plain:
         return True
@@ -218,15 +255,16 @@ def _trims(probe: str, padded: str, plain: str, words: str) -> bool:
     raise refused(probe, f"words are changed: {difference(plain, padded)}")
 
 
-def _results(render: Renderer, one: str) -> tuple[tuple[str, str, str], bool, bool]:
-    """Frames of results; whether they are quoted; whether they are trimmed. `one` is rendered up to the call."""
-    asked = [*CONTEXT, turn("", _CALLS[:1], _THOUGHT)]
+def _results(render: Renderer, thought: str) -> tuple[tuple[str, str, str], bool, bool]:
+    """Frames of results; whether they are quoted; whether they are trimmed."""
+    asked = [*CONTEXT, turn("", _CALLS[:1], thought)]
+    one = render(asked, "call")
     name = _CALLS[0][0]
     added = _after("results", one, render([*asked, result(name, _FIRST)], "results"))
     quotes = _FIRST not in added
     first, second = (json.dumps(text) if quotes else text for text in (_FIRST, _SECOND))
     before, after = _around("results", added, first)
-    two = [*CONTEXT, turn("", _CALLS, _THOUGHT)]
+    two = [*CONTEXT, turn("", _CALLS, thought)]
     both = _after(
         "several calls",
         render(two, "several calls"),
@@ -238,29 +276,3 @@ def _results(render: Renderer, one: str) -> tuple[tuple[str, str, str], bool, bo
         raise refused("several calls", f"the last result ends otherwise: {difference(after, end)}")
     padded = render([*asked, result(name, f"  {_FIRST} \n")], "results")
     return (before, between, after), quotes, not quotes and _trims("results", padded, one + added, _FIRST)
-
-
-def _syntax(body: str) -> Syntax:
-    """How the call in `body`, the text of one turn, is written."""
-    name, arguments = _CALLS[0]
-    for start in (i for i, char in enumerate(body) if char in "[{"):
-        try:
-            value, end = _JSON.raw_decode(body, start)
-        except ValueError:
-            continue
-        listed = isinstance(value, list) and len(value) == 1
-        entry = value[0] if listed else value
-        if not isinstance(entry, dict):
-            continue
-        named = [key for key, item in entry.items() if item == name]
-        given = [key for key, item in entry.items() if item == arguments or _loaded(item) == arguments]
-        if named and given:
-            return Syntax(body[:start].strip(), body[end:].strip(), named[0], given[0], listed)
-    raise refused("call", f"no JSON object with the name and the arguments of the call is in {body[:160]!r}")
-
-
-def _loaded(item: Any) -> Any:
-    try:
-        return json.loads(item) if isinstance(item, str) else None
-    except ValueError:
-        return None

@@ -1,5 +1,5 @@
 """Tool calls as text, Hermes style or in another model family's: parsing what a model sampled, rendering what a
-demonstration says.
+demonstration says. Calls are JSON here; those between tags are in `tagged`.
 
 Invariant: parsing never raises and never drops anything silently; a block that is no well-formed call becomes a
 `ToolCall` with `problem` set and the sampled text in `raw`. Rendering a parsed well-formed call and parsing it again
@@ -12,12 +12,38 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from muarl_cli.conversation.tools import ToolCall, parse_arguments
+from muarl_cli.conversation.tools import ToolCall, ToolSpec, parse_arguments
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A call as it was read; where `problem` says what is wrong with it, it has no arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+    problem: str = ""
+
+
+class CallSyntax(Protocol):
+    """How a model family writes calls."""
+
+    @property
+    def form(self) -> str:
+        """What a person, or a model, should write."""
+        ...
+
+    def find(self, text: str, position: int) -> int:
+        """Where the next block begins, -1 for nowhere."""
+        ...
+
+    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[Found], int]:
+        """The calls of the block that begins at `start`, and the index after it. `tools` say what bare text means."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,11 @@ class Syntax:
             (position + at for at in lines if text[position + at] == bracket and self._reads(text, position + at)), -1
         )
 
+    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[Found], int]:
+        """See `CallSyntax`: JSON says itself what it means."""
+        inner, end, problem = _block(text, start + len(self.open), self)
+        return [_call(one, problem, self) for one in (_members(inner) if self.listed and not problem else [inner])], end
+
     def _reads(self, text: str, start: int) -> bool:
         """Whether JSON with the name of a tool begins there."""
         try:
@@ -63,16 +94,21 @@ class Syntax:
 HERMES = Syntax()
 
 
-def parse_turn(text: str, first_call: int = 0, syntax: Syntax = HERMES) -> tuple[str, tuple[ToolCall, ...]]:
+def parse_turn(
+    text: str, first_call: int = 0, syntax: CallSyntax = HERMES, tools: Sequence[ToolSpec] = ()
+) -> tuple[str, tuple[ToolCall, ...]]:
     """One assistant turn (without its end-of-turn marker) to (words outside of call blocks, calls in order)."""
     words: list[str] = []
     calls: list[ToolCall] = []
     position = 0
     while (start := syntax.find(text, position)) >= 0:
         words.append(text[position:start].strip())
-        inner, position, problem = _block(text, start + len(syntax.open), syntax)
-        for one in _members(inner) if syntax.listed and not problem else [inner]:
-            calls.append(_call(f"call_{first_call + len(calls)}", one, text[start:position], problem, syntax))
+        found, position = syntax.read(text, start, tools)
+        for one in found:
+            name, problem, raw = f"call_{first_call + len(calls)}", "", ""
+            if one.problem:
+                problem, raw = f"malformed call: {one.problem}. Write {syntax.form}", text[start:position]
+            calls.append(ToolCall(name, one.name, one.arguments, problem, raw))
     words.append(text[position:].strip())
     return "\n".join(part for part in words if part), tuple(calls)
 
@@ -117,7 +153,7 @@ def _skip_blanks(text: str, index: int) -> int:
     return index
 
 
-def _call(call_id: str, inner: str, raw: str, problem: str, syntax: Syntax) -> ToolCall:
+def _call(inner: str, problem: str, syntax: Syntax) -> Found:
     value, fault = parse_arguments(inner)
     problem = problem or fault.replace("arguments are", "the call is").replace("arguments must", "the call must")
     name = value.get(syntax.name)
@@ -133,9 +169,7 @@ def _call(call_id: str, inner: str, raw: str, problem: str, syntax: Syntax) -> T
     if not problem and (extra := sorted(set(value) - {syntax.name, syntax.arguments, "id"})):
         problem = f"unknown keys beside {syntax.name} and {syntax.arguments}: {', '.join(extra)[:100]}"
     name = name if isinstance(name, str) else ""
-    if problem:
-        return ToolCall(call_id, name, {}, f"malformed call: {problem}. Write {syntax.form}", raw)
-    return ToolCall(call_id, name, arguments)
+    return Found(name, {} if problem else arguments, problem)
 
 
 def render_call(call: ToolCall) -> str:

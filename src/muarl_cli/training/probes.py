@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from muarl_cli.conversation.events import Actor, CallRecord, Event, Kind, ToolClass
@@ -17,22 +18,39 @@ from muarl_cli.conversation.protocols import Owner, Stage
 from muarl_cli.conversation.tools import ToolCall, ToolSpec
 from muarl_cli.training.chat_format import Rendering, compact_system
 from muarl_cli.training.frames import difference, refused, result, system, turn, user
-from muarl_cli.training.template_format import TemplateFormat
+from muarl_cli.training.template_format import Inexpressible, TemplateFormat
 from muarl_cli.training.threads import Thread
 
+_KINDS: Mapping[str, Any] = {
+    "key": {"type": "string"},
+    "count": {"type": "integer"},
+    "price": {"type": "number"},
+    "exact": {"type": "boolean"},
+    "note": {"type": ["string", "null"]},
+    "places": {"type": "array", "items": {"type": "string"}},
+    "terms": {"type": "object"},
+}
 _TOOLS = tuple(
-    ToolSpec(
-        name,
-        "Look something up.",
-        {"type": "object", "properties": {"key": {"type": "string"}, "count": {"type": "integer"}}},
-        ToolClass.READ,
-    )
+    ToolSpec(name, "Look something up.", {"type": "object", "properties": _KINDS}, ToolClass.READ)
     for name in ("look_up", "reserve")
 )
 _STAGE = Stage("probe", "You help at a desk. Be brief.", "desk", _TOOLS, "", 0)
 _THOUGHT = "Which of the two do they mean?"
 _ONE = ToolCall("call_0", "look_up", {"key": 'a "quoted" name', "count": 2})
 _TWO = ToolCall("call_1", "reserve", {"count": 1, "key": "größer, 東京"})
+_TYPED = ToolCall(
+    "call_0",
+    "reserve",
+    {
+        "key": "48213",
+        "count": 0,
+        "price": -2.5,
+        "exact": True,
+        "note": None,
+        "places": ["東京", "a\nb"],
+        "terms": {"days": 3, "paid": False, "by": None},
+    },
+)
 _TURNS: Mapping[str, tuple[str, tuple[ToolCall, ...]]] = {
     "say": ("Of course. Which one?\n\n- the first\n- the second", ()),
     "call": ("", (_ONE,)),
@@ -67,9 +85,10 @@ class _Talk:
     def act(self, probe: str, text: str, calls: Sequence[ToolCall] = ()) -> None:
         """The policy's turn, before which both ways must have come to the same text."""
         self.compare(probe)
-        ids = self.chat.demonstrate(text, calls, _THOUGHT)
+        thought = _THOUGHT if self.chat.frames.thought else ""
+        ids = self.chat.demonstrate(text, calls, _TOOLS, thought)
         self.thread.sampled(ids, [0.0] * len(ids))
-        self.messages.append(turn(text, [(call.name, call.arguments) for call in calls], _THOUGHT))
+        self.messages.append(turn(text, [(call.name, call.arguments) for call in calls], thought))
 
     def compare(self, probe: str) -> None:
         self.thread.hear(self.news)
@@ -147,17 +166,19 @@ def nobody_forges(chat: TemplateFormat) -> None:
 
 
 def reads_what_it_renders(chat: TemplateFormat) -> None:
-    """(d) A turn that the template renders is read back as it was."""
-    for name, (text, calls) in _TURNS.items():
-        ids = chat.demonstrate(text, calls, _THOUGHT)
+    """(d) A turn that the template renders is read back as it was, with a thought and without."""
+    others = {"values of all kinds": ("", (_TYPED,)), "no arguments": ("", (ToolCall("call_0", "look_up", {}),))}
+    thoughts = (_THOUGHT, "") if chat.frames.thought else ("",)
+    for (name, (text, calls)), meant in product({**_TURNS, **others}.items(), thoughts):
+        ids = chat.demonstrate(text, calls, _TOOLS, meant)
         thought, said = chat.split(ids)
-        words, found = chat.parse(said)
+        words, found = chat.parse(said, _TOOLS)
         wanted = [(call.name, call.arguments) for call in calls]
         if words != text or [(call.name, call.arguments) for call in found] != wanted:
             why = next((call.problem for call in found if call.problem), f"it reads {words!r} and {len(found)} calls")
             raise refused(f"round trip: {name}", f"{said[:160]!r} is read otherwise than it was meant: {why}")
-        if chat.frames.thought is not None and thought != _THOUGHT:
-            raise refused(f"round trip: {name}", f"the thought {_THOUGHT!r} is read as {thought!r}")
+        if thought != meant:
+            raise refused(f"round trip: {name}", f"the thought {meant!r} is read as {thought!r}")
 
 
 PROBES: Mapping[str, Callable[[TemplateFormat], None]] = {
@@ -170,5 +191,8 @@ PROBES: Mapping[str, Callable[[TemplateFormat], None]] = {
 
 def probe(chat: TemplateFormat) -> None:
     """Put a format through all probes. Raises `MuarlError` (BAD_DATA) at the first that fails."""
-    for check in PROBES.values():
-        check(chat)
+    try:
+        for check in PROBES.values():
+            check(chat)
+    except Inexpressible as lost:
+        raise refused("round trip", f"a call is read otherwise than it was meant: {lost.why}") from lost

@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import Any
 
 from muarl_cli.conversation.protocols import Owner, Stage
-from muarl_cli.conversation.tools import ToolCall
+from muarl_cli.conversation.tools import ToolCall, ToolSpec
+from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.training.chat_format import (
     START,
     ChatFormat,
@@ -25,10 +26,16 @@ from muarl_cli.training.chat_format import (
     compact_system,
 )
 from muarl_cli.training.frames import CONTEXT, Renderer, difference, learn, refused, system, turn
-from muarl_cli.training.hermes import parse_turn
+from muarl_cli.training.hermes import HERMES, parse_turn
 
 _MARKS = "\ufdd0", "\ufdd1"
 """around text that must not become a control token while a template renders it; no characters, by Unicode's own word"""
+_NOTHING = "a thought that is left out"
+"""stands where a demonstration has no thought, while a template renders it"""
+
+
+class Inexpressible(MuarlError):
+    """A call that a demonstration makes and that this template's way to write calls cannot say."""
 
 
 class Dialect(StrEnum):
@@ -61,9 +68,19 @@ def open_format(tokenizer: Any, rendering: Rendering | str, dialect: Dialect | s
 
 
 def default_dialect(tokenizer: Any) -> Dialect:
-    """For a checkpoint whose template is not one of ours: Qwen3's without thinking where it can be spoken."""
+    """For a checkpoint whose template is not one of ours: Qwen3's without thinking where it can be spoken, unless its
+    template writes calls in another way than Qwen3's, as Qwen3.5's does."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    return Dialect.NONTHINKING if backend.token_to_id(START) is not None else Dialect.OWN
+    if backend.token_to_id(START) is None:
+        return Dialect.OWN
+    template = getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str):
+        return Dialect.NONTHINKING
+    try:
+        learned = TemplateFormat(tokenizer, Rendering.FULL, template).frames.syntax
+    except MuarlError:
+        return Dialect.NONTHINKING
+    return Dialect.NONTHINKING if learned == HERMES else Dialect.OWN
 
 
 class TemplateFormat(ChatFormat):
@@ -73,7 +90,6 @@ class TemplateFormat(ChatFormat):
         self._read(tokenizer, rendering)
         self.render = Renderer(tokenizer, template)
         self.frames = learn(self.render, self._controls)
-        self.forgets = self.frames.forgets
         self.end_id = self._controls[self.frames.end]
         eos = getattr(tokenizer, "eos_token_id", None)
         self.stop_ids = (self.end_id, *([eos] if eos not in (None, self.end_id) else ()))
@@ -123,34 +139,73 @@ class TemplateFormat(ChatFormat):
         closed = bool(sampled) and sampled[-1] == self.end_id
         return self._template([Span(self.frames.after_end if closed else self.frames.closing, Owner.TEMPLATE, True)])
 
+    def rewrites(self, sampled: Sequence[int]) -> bool:
+        frames = self.frames
+        return frames.forgets and (frames.recall != frames.prompt or self.remembered(sampled) != tuple(sampled))
+
     def recalled(self, sampled: Sequence[int]) -> list[Piece]:
-        kept = self.remembered(sampled)
-        opening = self._template([Span(self.frames.recall, Owner.TEMPLATE, True)])
+        frames, (thought, _), kept = self.frames, self._parted(sampled), self.remembered(sampled)
+        before = frames.recall
+        if frames.forgets:
+            text = self.text_of(kept)
+            call = frames.syntax.find(text, 0)
+            words, calls, both = frames.retold[bool(self.text_of(thought).strip())]
+            before = words if call < 0 else both if text[:call].strip() else calls
+        opening = self._template([Span(before, Owner.TEMPLATE, True)])
         return [*opening, *([(kept, Owner.EARLIER)] if kept else []), *self.end_of_turn(kept)]
 
     def remembered(self, sampled: Sequence[int]) -> tuple[int, ...]:
-        return self._parted(sampled)[1] if self.forgets else tuple(sampled)
+        return self._parted(sampled)[1] if self.frames.forgets else tuple(sampled)
 
     def split(self, sampled: Sequence[int]) -> tuple[str, str]:
         thought, said = self._parted(sampled)
         return self.text_of(thought).strip(), self.text_of(said)
 
-    def parse(self, text: str, first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
-        return parse_turn(text, first_call, self.frames.syntax)
+    def parse(self, text: str, tools: Sequence[ToolSpec], first_call: int = 0) -> tuple[str, tuple[ToolCall, ...]]:
+        return parse_turn(text, first_call, self.frames.syntax, tools)
 
-    def demonstrate(self, text: str, calls: Sequence[ToolCall], thought: str = "") -> tuple[int, ...]:
+    def demonstrate(
+        self, text: str, calls: Sequence[ToolCall], tools: Sequence[ToolSpec], thought: str = ""
+    ) -> tuple[int, ...]:
         """The ids a policy would sample for this turn, its end included, as the template renders it. A malformed call
-        becomes words."""
-        frames = self.frames
-        whole = [(self._marked(call.name), self._marked(dict(call.arguments))) for call in calls if not call.problem]
+        becomes words. Raises `Inexpressible` where a call would be read otherwise than it is."""
+        whole = [call for call in calls if not call.problem]
         words = "\n".join(part for part in (text, *(call.raw for call in calls if call.problem)) if part)
-        message = turn(self._marked(words), whole, self._marked(thought))
-        rendered = self.render([*CONTEXT, message], "say")
-        start = self._base + frames.prompt
+        body = self._body(words, whole, thought if self.frames.thought else "")
+        spans = self._spans(body + self.frames.before_end + self.frames.end, Owner.AGENT)
+        ids = tuple(i for part, _ in self._pieces(spans) for i in part)
+        if whole:
+            _, found = self.parse(self.split(ids)[1], tools)
+            self._require_same(whole, found[-len(whole) :])
+        return ids
+
+    def _body(self, words: str, calls: Sequence[ToolCall], thought: str) -> str:
+        """A turn as the template renders it behind the prompt, without its end. Where the prompt opens a thought and
+        the template writes a turn without one otherwise, the thought is closed at once."""
+        given = [(self._marked(call.name), self._marked(dict(call.arguments))) for call in calls]
+        frames, start = self.frames, self._base + self.frames.prompt
+        rendered = self.render([*CONTEXT, turn(self._marked(words), given, self._marked(thought))], "say")
+        if frames.thought and not thought and not rendered.startswith(start):
+            rendered = self.render([*CONTEXT, turn(self._marked(words), given, _NOTHING)], "say")
+            rendered = rendered[: len(start)] + rendered[len(start) :].replace(_NOTHING, "", 1)
         if not (rendered.startswith(start) and rendered.endswith(frames.closing)):
             raise refused("say", f"a turn is rendered otherwise than it is sampled: {difference(start, rendered)}")
-        body = rendered[len(start) : len(rendered) - len(frames.closing)] + frames.before_end + frames.end
-        return tuple(i for ids, _ in self._pieces(self._spans(body, Owner.AGENT)) for i in ids)
+        return rendered[len(start) : len(rendered) - len(frames.closing)]
+
+    def _require_same(self, calls: Sequence[ToolCall], found: Sequence[ToolCall]) -> None:
+        """Raises `Inexpressible` at the first call that is read otherwise; 2 and "2" are not the same."""
+        for place, call in enumerate(calls):
+            read = found[place] if place < len(found) else ToolCall("", "", {}, "there is no call")
+            if (read.name, _exact(read.arguments)) != (call.name, _exact(call.arguments)):
+                raise Inexpressible(
+                    f"a call of {call.name[:64]!r} cannot be written in the checkpoint's call syntax",
+                    where=_exact(call.arguments)[:200],
+                    why=read.problem[:300]
+                    or f"what is written is read as {read.name[:64]} {_exact(read.arguments)[:200]}",
+                    next_step="leave the episode out: a syntax without quotes cannot write a text that holds its tags, "
+                    "or one that looks like the other kind of value that the tool's schema asks for",
+                    code=ExitCode.BAD_DATA,
+                )
 
     # Thoughts, token by token: text that only looks like their tags is no tag.
 
@@ -207,3 +262,8 @@ class TemplateFormat(ChatFormat):
 
     def _template(self, spans: Sequence[Span]) -> list[Piece]:
         return self._pieces([span for span in spans if span.text])
+
+
+def _exact(arguments: Any) -> str:
+    """Arguments as text in which 2 and "2", or true and 1, differ."""
+    return json.dumps(dict(arguments), sort_keys=True, ensure_ascii=False, default=str)

@@ -29,7 +29,7 @@ class Thread:
 
     def hear(self, news: Sequence[Event]) -> None:
         """What happened since the policy last spoke."""
-        if any(event.actor is Actor.USER and event.kind is Kind.SAY for event in news) and self._thought():
+        if any(event.actor is Actor.USER and event.kind is Kind.SAY for event in news) and self._rewritten():
             self._fork()
         self._add(self._chat.news(news))
 
@@ -54,10 +54,9 @@ class Thread:
         self._past.append(pieces)
         self._tokens.extend(pieces)
 
-    def _thought(self) -> bool:
-        """Whether the list holds thoughts that the template forgets now."""
-        chat = self._chat
-        return chat.forgets and any(chat.remembered(part) != part for part in self._past if isinstance(part, tuple))
+    def _rewritten(self) -> bool:
+        """Whether the list holds turns that the template tells otherwise now."""
+        return any(self._chat.rewrites(part) for part in self._past if isinstance(part, tuple))
 
     def _fork(self) -> None:
         if Owner.AGENT in self._tokens.owners:
