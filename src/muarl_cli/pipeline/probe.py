@@ -118,7 +118,7 @@ def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode]) -> Found:
+def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode], talk: Talker) -> Found:
     """Rates of this process with a copy of the policy's model, on these episodes, whose work is `work`."""
     from muarl_cli.pipeline.talking import seconds_a_turn
     from muarl_cli.pipeline.team import prepared
