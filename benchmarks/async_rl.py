@@ -30,14 +30,24 @@ from muarl_cli.training.tiny_model import load_model  # noqa: E402
 PROMPTS, GROUP = 2, 8
 
 
+def options_of(staleness: int, user: str) -> list[str]:
+    """Settings of the training."""
+    own = [f"staleness={staleness}", "importance_cap=2", "refill_rounds=0", f"in_flight={PROMPTS * GROUP}"]
+    own += [f"group={GROUP}", f"prompts_per_step={PROMPTS}", "save_every=0"]
+    return [*own, *user_options(user)]
+
+
+def user_options(url: str) -> list[str]:
+    """Settings of the user at an address."""
+    return ["user.backend=llm", "user.model=m", f"user.base_url={url}"]
+
+
 def train(place: Place, staleness: int, steps: int, user: str) -> list[dict[str, Any]]:
     """The metrics of a run."""
     start = resolve_model_path(place.folder("sft"), lambda line: None)
     with VllmLikeServer(load_model(start, "fp32")) as server:
         words = [*place.command("rl-train")[1:-2], "--out", f"runs/stale-{staleness}", "--engine", server.url]
-        own = [f"staleness={staleness}", "importance_cap=2", "refill_rounds=0", f"in_flight={PROMPTS * GROUP}"]
-        own += [f"steps={steps}", f"group={GROUP}", f"prompts_per_step={PROMPTS}", "save_every=0"]
-        own += ["user.backend=llm", "user.model=m", f"user.base_url={user}"]
+        own = [*options_of(staleness, user), f"steps={steps}"]
         place.muarl(*words, "--tasks", ",".join(refusals()), *own)
     lines = (place.root / "runs" / f"stale-{staleness}" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

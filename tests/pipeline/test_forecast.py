@@ -18,11 +18,11 @@ from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.engines import generation
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.errors import MuarlError
-from muarl_cli.pipeline import forecast as f
+from muarl_cli.pipeline import sheet
 from muarl_cli.pipeline.drawing import GO_TOGETHER, PATIENCE, Local, Served, Turn, made_of
 from muarl_cli.pipeline.forecast import Rates, Work, forecast
 from muarl_cli.pipeline.plan import plan, shape_of
-from muarl_cli.pipeline.probe import _fitted, _hold, teaching_share, work_of
+from muarl_cli.pipeline.probe import fitted, held, teaching_share, work_of
 from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
@@ -177,7 +177,7 @@ def test_costs_are_found_again_from_batches_of_different_makes(costs: list[float
     draw = random.Random(seed)
     made = [tuple(draw.uniform(0.5, 2) for _ in costs) for _ in range(40)]
     seen = [(each, sum(a * b for a, b in zip(each, costs, strict=True)) + 1e-9) for each in made]
-    found = _fitted(seen)
+    found = fitted(seen)
     for each, seconds in seen:
         assert sum(a * b for a, b in zip(each, found, strict=True)) == pytest.approx(seconds, rel=0.02, abs=1e-6)
     assert min(found) >= 0
@@ -195,7 +195,7 @@ def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
 
     engine = HFEngine(toy_model(), "fp32")
     wave = [row(seed) for seed in range(5)]
-    made = [each for each, *_ in asyncio.run(_hold(engine, wave, 0.0))]
+    made = [each for each, *_ in asyncio.run(held(engine, wave, 0.0, made_of))]
     drawn = sum(owner == Owner.AGENT for each in wave for owner in each.owners)
     assert engine.stats["joins"] == len(made) == 2 and engine.stats["rows"] == sum(each[1] for each in made)
     assert engine.stats["sampled_tokens"] == drawn <= sum(each[5] for each in made)
@@ -204,13 +204,15 @@ def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
 
 
 def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
-    shape = f.QWEN3["32B"]
+    shape = sheet.QWEN3["32B"]
     seconds = {}
     for gpu, gpus in (("h100", 16), ("h200", 16), ("h200", 32)):
         seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None, TALK)["step_seconds"]
     assert seconds["h200", 32] < seconds["h200", 16] < seconds["h100", 16]
-    assert f.widths_of(shape, f.DEVICES["h100"], 32) == [2, 4, 8] and f.widths_of(shape, f.DEVICES["a100"], 1) == [1]
-    small, large = (f.memory_gb(shape, n, 32768, 256, 8000)["training"] for n in (32, 8))
+    widths = [sheet.widths_of(shape, sheet.DEVICES[gpu], gpus) for gpu, gpus in (("h100", 32), ("a100", 1))]
+    assert widths == [[2, 4, 8], [1]]
+    layouts = [sheet.Layout(sheet.Engine.SERVERS, 4, 2, 2, n) for n in (32, 8)]
+    small, large = (sheet.memory_gb(shape, layout, 32768, 256, 8000)["training"] for layout in layouts)
     assert small < large and large == pytest.approx(32.76 * 16 / 8 + 32768 * 64 * 5120 * 2 * 1.2 / 1e9, abs=0.1)
 
 

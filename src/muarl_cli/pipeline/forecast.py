@@ -8,6 +8,7 @@ accelerator's data sheet with the shares of it that well-kept engines reach (`sh
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -104,6 +105,8 @@ class Forecast:
 
 _LEAST = 1e-12
 """seconds, where nothing takes any"""
+_MANY = 1000
+"""conversations after which a mean of steps is steady: they take turns in being short and long"""
 
 
 def forecast(
@@ -142,7 +145,9 @@ def _in_turn(
 
 def _overlapping(course: Course, engine: Served, replicas: int, bound: int) -> Forecast:
     """The mean of some steps, after those in which the trainer had nothing to overlap with."""
-    early, counted = (0, 1) if not bound else (2 * (bound + 1), 2 * (bound + 2))
+    early, counted = (
+        (0, 1) if not bound else (2 * (bound + 1), max(2 * (bound + 2), -(-_MANY // len(course.rounds[0]))))
+    )
     found = deque(islice(steps(course, engine, replicas, bound), early + counted), maxlen=counted + 1)
     busy, worked, begun = (found[0].busy, found[0].worked, found[0].done) if early else (0.0, 0.0, 0.0)
     seconds = (found[-1].done - begun) / counted

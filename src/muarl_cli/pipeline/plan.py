@@ -104,7 +104,7 @@ def _from_run(settings: RlTrain, model: str, like: Path, talk: Talker) -> _Known
         raise MuarlError(
             "vLLM in this process is not measured",
             where=f"engines={settings.engines[0]}",
-            next_step="start `muarl serve MODEL` and name it with engines=http://127.0.0.1:8000/v1, or leave out --like",
+            next_step="name a server (`muarl serve MODEL`) with engines=http://HOST:8000/v1, or leave out --like",
             code=ExitCode.CONFIG,
         )
     policy = load_policy(str(model or settings.model or like), settings.rendering, settings.dtype, talk)
@@ -126,9 +126,7 @@ def _from_run(settings: RlTrain, model: str, like: Path, talk: Talker) -> _Known
     return _Known(where, work, found.rates, memory, True, assumed, usd_per_episode=usd)
 
 
-def _from_sheet(
-    settings: RlTrain, model: str, gpu: str, gpus: int, engine_gpus: int | None, latency: float
-) -> _Known:
+def _from_sheet(settings: RlTrain, model: str, gpu: str, gpus: int, engine_gpus: int | None, latency: float) -> _Known:
     """Typical conversations, and an accelerator's data sheet."""
     shape, count = shape_of(model or settings.model), settings.prompts_per_step * settings.group
     if gpu not in sheet.DEVICES:
@@ -137,8 +135,10 @@ def _from_sheet(
     work = f.typical_work(count, limits.max_turns, limits.max_turn_tokens, SYSTEM_TOKENS, settings.seed)
     context = f.usual_context(work)
 
+    open_at_once = min(settings.in_flight, count * (1 + settings.staleness))
+
     def memory(layout: sheet.Layout) -> dict[str, float]:
-        return sheet.memory_gb(shape, layout, settings.micro_batch_tokens, min(settings.in_flight, count), context)
+        return sheet.memory_gb(shape, layout, settings.micro_batch_tokens, open_at_once, context)
 
     def rates(layout: sheet.Layout) -> f.Rates:
         return sheet.rates_of(shape, device, layout, context / 2, bool(settings.lora.rank))

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.drawing import Local, Made, Turn, made_of
+from muarl_cli.pipeline.drawing import Local, Made, Served, Turn, made_of
 from muarl_cli.pipeline.forecast import Rates, Work
+from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
@@ -118,8 +119,10 @@ def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode], talk: Talker) -> Found:
-    """Rates of this process with a copy of the policy's model, on these episodes, whose work is `work`."""
+def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode], say: Talker) -> Found:
+    """Rates on these episodes, whose work is `work`: of this process with a copy of the policy's model, and of the
+    servers where the settings name some."""
+    from muarl_cli.pipeline.server_probe import delivery_of, probe_servers
     from muarl_cli.pipeline.talking import seconds_a_turn
     from muarl_cli.pipeline.team import prepared
 
@@ -127,10 +130,16 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
     talk, asking = seconds_a_turn(policy, settings, episodes, said)
-    costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
-    held = _resident()
+    engine: Local | Served
+    if settings.engines:
+        engine, replicas = probe_servers(policy, settings, rows, work.shared, talk, asking, say)
+        delivery = delivery_of(policy, own)
+    else:
+        costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
+        engine, replicas, delivery = Local(costs, pause, talk, asking), 1, None
+    before = _resident()
     train, memory = _training(own, settings, rows, work)
-    return Found(Rates(Local(costs, pause, talk, asking), train), memory, held)
+    return Found(Rates(engine, train, replicas, delivery), memory, before)
 
 
 async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[tuple[float, ...], float]:
@@ -140,21 +149,30 @@ async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work)
 
     engine = HFEngine(model, dtype)
     seen: list[tuple[Made, float, float]] = []
-    first = 0
-    for size in (_WAVES[0], *_WAVES):  # the first one allocates
-        if not seen or size <= len(rows):
-            wave = [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
-            first += len(wave)
-            await engine.sync(None, "probe")
-            seen += await _hold(engine, wave, work.shared)
+    for wave in waves(len(rows), len(rows), 1):
+        await engine.sync(None, "probe")
+        seen += await held(engine, [rows[number % len(rows)] for number in wave], work.shared, made_of)
     engine.close()
     pauses = sum(wall - worked for _, worked, wall in seen[1:])
-    costs = _fitted([(made, worked) for made, worked, _ in seen[1:]])
+    costs = fitted([(made, worked) for made, worked, _ in seen[1:]])
     return costs, max(0.0, pauses / sum(made[0] for made, *_ in seen[1:]))
 
 
-async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[Made, float, float]]:
-    """Turn after turn of all conversations of a wave: (what the batch was made of, the engine's seconds, all)."""
+def waves(count: int, most: int, engines: int) -> Iterator[range]:
+    """Numbers of the conversations that are held at once, one wave after the other: as many for each engine, `most`
+    together where there are as many as `count`."""
+    first = 0
+    for number, size in enumerate((_WAVES[0], *_WAVES)):  # the first one allocates
+        if not number or size * engines <= min(count, most):
+            wave = range(first, first + min(size * engines, count))
+            first = wave.stop
+            yield wave
+
+
+async def held(
+    engine: Any, wave: Sequence[TokenRow], shared: float, made: Callable[[Sequence[tuple[float, int, int]]], Made]
+) -> list[tuple[Made, float, float]]:
+    """Turn after turn of all conversations of a wave: (what the work was made of, the engine's own seconds, all)."""
     from muarl_cli.engines.protocol import Sampling
 
     found = []
@@ -170,10 +188,15 @@ async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tu
                 known[number] = begin
                 sampling = Sampling(1.0, 1.0, end - begin, (), number)
                 calls.append(engine.generate(row.ids[:begin], sampling, f"{number:06d}"))
-        begun, worked = time.perf_counter(), engine.seconds
+        begun, worked = time.perf_counter(), _worked(engine)
         await asyncio.gather(*calls)
-        found.append((made_of(batch), engine.seconds - worked, time.perf_counter() - begun))
+        found.append((made(batch), _worked(engine) - worked, time.perf_counter() - begun))
     return found
+
+
+def _worked(engine: Any) -> float:
+    """Seconds that an engine in this process has worked; others do not tell."""
+    return float(getattr(engine, "seconds", 0.0))
 
 
 def _places(row: TokenRow) -> Iterator[tuple[int, int]]:
@@ -187,7 +210,7 @@ def _places(row: TokenRow) -> Iterator[tuple[int, int]]:
         begin = place + 1
 
 
-def _fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
+def fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
     """Costs of nought or more, of each thing that batches are made of, with the least squares of relative errors."""
     import numpy
 

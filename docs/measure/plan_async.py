@@ -1,0 +1,97 @@
+"""`muarl plan` against the clock where the policy is on a server: forecasts of a step with staleness 0 and 1, then steps
+of both. Prints one JSON document.
+
+    python docs/measure/plan_async.py [--steps 8] [--latency 0.05]
+
+The runs are those of `benchmarks/async_rl.py`: a tiny model behind vLLM's routes (a thread of this process), and a user
+on another server who takes `latency` seconds to answer. A few conversations are held first (`muarl rollout`, with other
+draws), the server and this machine are probed with them (`muarl plan --like`), and once more in the end: the mean of
+both forecasts is compared with the mean of the steps, the first ones left out, in which nothing was to overlap with.
+Shares under 0.1 are compared by their difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+
+from async_rl import options_of, train, user_options  # noqa: E402
+from fakes.stages import PROFILE, Place, refusals  # noqa: E402
+from fakes.vllm_like_server import VllmLikeServer  # noqa: E402
+from served_users import server as users  # noqa: E402
+
+from muarl_cli.records.checkpoint import resolve_model_path  # noqa: E402
+from muarl_cli.training.tiny_model import load_model  # noqa: E402
+
+BOUNDS = (0, 1)
+BUSY = 0.1
+"""share of idle time from which on a ratio says something"""
+EARLY = 2
+"""steps that are left out"""
+FIGURES = {
+    "rollout_seconds": lambda row: row["seconds_rollout"],
+    "update_seconds": lambda row: row["seconds_update"],
+    "step_seconds": lambda row: row["seconds_rollout"] + row["seconds_update"],
+    "trainer_idle_share": lambda row: row.get("trainer_idle_share"),
+    "rollout_idle_share": lambda row: row.get("rollout_idle_share"),
+}
+
+
+def forecasts(place: Place, user: str, latency: float) -> list[dict[str, Any]]:
+    """One for each bound; the server has the weights that training begins with."""
+    start = resolve_model_path(place.folder("sft"), lambda line: None)
+    with VllmLikeServer(load_model(start, "fp32")) as server:
+        words = ["--profile", str(PROFILE), "--model", "runs/sft", "--like", "runs/talk", "--json"]
+        asked = ["--user-latency", str(latency), f"engines={server.url}"]
+        return [json.loads(place.muarl("plan", *words, *asked, *options_of(bound, user)).stdout) for bound in BOUNDS]
+
+
+def talk(place: Place, user: str) -> None:
+    """Conversations to go by."""
+    start = resolve_model_path(place.folder("sft"), lambda line: None)
+    with VllmLikeServer(load_model(start, "fp32")) as server:
+        words = [*place.command("rollout")[1:-2], "--out", "runs/talk", "--engine", server.url]
+        place.muarl(*words, "--tasks", ",".join(refusals()), "max_tasks=0", "group=4", "seed=7", *user_options(user))
+
+
+def compared(planned: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Forecast, measurement and how far they are apart, as a share of the measurement."""
+    found: dict[str, Any] = {"planned": {}, "measured": {}, "away": {}}
+    for name, read in FIGURES.items():
+        seen = [read(row) for row in rows[EARLY:]]
+        if None in seen:  # the stage notes shares where it has a choice
+            continue
+        measured, plan = sum(seen) / len(seen), sum(each[name] for each in planned) / len(planned)
+        small = "share" in name and max(measured, plan) < BUSY
+        found["planned"][name], found["measured"][name] = round(plan, 3), round(measured, 3)
+        found["away"][name] = round(abs(plan - measured) / (1.0 if small else measured), 3)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--latency", type=float, default=0.05)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, users({}, options.latency) as user:
+        place = Place(Path(folder))
+        for stage in ("synth-coldstart", "sft"):
+            place.run(stage)
+        talk(place, user)
+        before = forecasts(place, user, options.latency)
+        rows = [train(place, bound, options.steps, user) for bound in BOUNDS]
+        after = forecasts(place, user, options.latency)
+    table = {f"staleness {bound}": compared([before[bound], after[bound]], rows[bound]) for bound in BOUNDS}
+    worst = max((away, f"{name} of {bound}") for bound, row in table.items() for name, away in row["away"].items())
+    print(json.dumps({**table, "worst": worst[0], "worst_figure": worst[1].replace("_", " ")}))
+
+
+if __name__ == "__main__":
+    main()
