@@ -255,3 +255,77 @@ def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
     with pytest.raises(MuarlError, match="not those of a plain decoder"):
         shape_of(str(tmp_path))
+
+
+def sheet_plan(*own: str, model: str = "Qwen/Qwen3-32B", **given: Any) -> dict[str, Any]:
+    """The plan of the paper's settings with others, from the data sheet."""
+    resolved = resolve(Stage.RL_TRAIN, profile_name="paper-32b-4x8", overrides=own, environ={}).settings
+    named: dict[str, Any] = {"gpu": "h100", "gpus": 8, "latency": 2.0, "like": None, "talk": TALK} | given
+    return plan(resolved, model, **named)  # type: ignore[arg-type]
+
+
+SERVED = ("engines=http://a:1/v1", "importance_cap=2", "prompts_per_step=4")
+
+
+def test_servers_have_accelerators_of_their_own_and_the_split_is_that_of_the_shortest_step() -> None:
+    small = (*SERVED, "micro_batch_tokens=4096")
+    eight = {"model": "Qwen/Qwen3-8B", "gpus": 4}
+    found = sheet_plan(*small, **eight)
+    each = [sheet_plan(*small, engine_gpus=n, **eight) for n in (1, 2, 3)]
+    assert [(e["engine_gpus"], e["training_gpus"]) for e in each] == [(1, 3), (2, 2), (3, 1)]
+    fitting = [e["step_seconds"] for e in each if e["fits"]]
+    assert fitting and found["step_seconds"] == min(fitting) and found["fits"]
+    assert found["engine_gpus"] + found["training_gpus"] == 4
+
+
+def test_staleness_changes_the_forecast_and_says_who_waits() -> None:
+    apart, ahead = (sheet_plan(*SERVED, f"staleness={k}", gpus=32, engine_gpus=16) for k in (0, 1))
+    assert ahead["step_seconds"] < apart["step_seconds"] and (apart["staleness"], ahead["staleness"]) == (0, 1)
+    assert ahead["trainer_idle_share"] < apart["trainer_idle_share"]
+    assert ahead["rollout_idle_share"] < apart["rollout_idle_share"]
+    assert ahead["memory_gb_per_device"]["drawing"] >= apart["memory_gb_per_device"]["drawing"]
+
+
+def test_it_fits_only_where_training_and_drawing_do() -> None:
+    many, few = (sheet_plan(*SERVED, gpus=32, engine_gpus=n) for n in (16, 1))
+    assert many["fits"] and not few["fits"]
+    assert few["memory_gb_per_device"]["training"] < 80 < few["memory_gb_per_device"]["drawing"]
+    crowded = sheet_plan(*SERVED, gpus=32, engine_gpus=28)
+    assert not crowded["fits"] and crowded["memory_gb_per_device"]["drawing"] < 80
+
+
+def test_an_engine_in_the_trainers_process_draws_on_what_trains() -> None:
+    alone = sheet_plan(model="Qwen/Qwen3-8B", gpus=1)
+    assert (alone["engines"], alone["engine_gpus"], alone["training_gpus"]) == (1, 1, 1)
+    state = 16 * 8.19
+    assert alone["memory_gb_per_device"]["drawing"] > state, "the trainer's state stays where it is"
+    vllm = sheet_plan("engines=vllm?tensor_parallel_size=2", model="Qwen/Qwen3-8B", gpus=8)
+    assert (vllm["engines"], vllm["engine_gpus"], vllm["training_gpus"]) == (1, 2, 8)
+    assert "no engine is named" not in vllm["assumed"] and "no engine is named" in sheet_plan(gpus=8)["assumed"]
+
+
+def test_each_address_stands_for_an_engine_at_least() -> None:
+    one, two = (
+        sheet_plan(f"engines={urls}", gpus=8, engine_gpus=4)
+        for urls in ("http://a:1/v1", '["http://a:1/v1","http://b:1/v1"]')
+    )
+    assert one["engines"] in (1, 2) and two["engines"] == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        (SERVED, {"gpus": 1}),
+        (SERVED, {"gpus": 8, "engine_gpus": 8}),
+        ((), {"gpus": 1, "engine_gpus": 1}),
+        (('engines=["http://a:1/v1","http://b:1/v1"]',), {"gpus": 8, "engine_gpus": 1}),
+        (("engines=vllm",), {"gpus": 8, "engine_gpus": 4}),
+        (("engines=vllm?tensor_parallel_size=4",), {"gpus": 2}),
+    ],
+)
+def test_accelerators_that_leave_nobody_to_draw_or_to_train_are_refused(
+    own: tuple[str, ...], given: dict[str, Any]
+) -> None:
+    with pytest.raises(MuarlError) as error:
+        sheet_plan(*own, **given)
+    assert error.value.next_step

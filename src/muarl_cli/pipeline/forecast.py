@@ -145,9 +145,9 @@ def _in_turn(
 
 def _overlapping(course: Course, engine: Served, replicas: int, bound: int) -> Forecast:
     """The mean of some steps, after those in which the trainer had nothing to overlap with."""
-    early, counted = (
-        (0, 1) if not bound else (2 * (bound + 1), max(2 * (bound + 2), -(-_MANY // len(course.rounds[0]))))
-    )
+    early, counted = 0, 1
+    if bound:
+        early, counted = 2 * (bound + 1), max(2 * (bound + 2), math.ceil(_MANY / len(course.rounds[0])))
     found = deque(islice(steps(course, engine, replicas, bound), early + counted), maxlen=counted + 1)
     busy, worked, begun = (found[0].busy, found[0].worked, found[0].done) if early else (0.0, 0.0, 0.0)
     seconds = (found[-1].done - begun) / counted

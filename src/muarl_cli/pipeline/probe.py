@@ -12,23 +12,27 @@ import asyncio
 import copy
 import math
 import os
+import statistics
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.drawing import Local, Made, Served, Turn, made_of
+from muarl_cli.pipeline.drawing import Local, Made, Turn, made_of
 from muarl_cli.pipeline.forecast import Rates, Work
 from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
+from muarl_cli.teams import computed
 
 _WAVES = (1, 4, 16, 64)
 """conversations that the probe holds at once, one wave after the other"""
@@ -122,24 +126,41 @@ def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
 def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode], say: Talker) -> Found:
     """Rates on these episodes, whose work is `work`: of this process with a copy of the policy's model, and of the
     servers where the settings name some."""
-    from muarl_cli.pipeline.server_probe import delivery_of, probe_servers
+    from muarl_cli.pipeline.server_probe import delivery_of, probe_servers, servers_of
     from muarl_cli.pipeline.talking import seconds_a_turn
     from muarl_cli.pipeline.team import prepared
 
+    agents = servers_of(policy, settings, say) if settings.engines else None
     own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
     talk, asking = seconds_a_turn(policy, settings, episodes, said)
-    engine: Local | Served
-    if settings.engines:
-        engine, replicas = probe_servers(policy, settings, rows, work.shared, talk, asking, say)
-        delivery = delivery_of(policy, own)
-    else:
+    if agents is None:
         costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
-        engine, replicas, delivery = Local(costs, pause, talk, asking), 1, None
-    before = _resident()
-    train, memory = _training(own, settings, rows, work)
-    return Found(Rates(engine, train, replicas, delivery), memory, before)
+        before = _resident()
+        train, memory = _training(own, settings, rows, work, Beside(1))
+        return Found(Rates(Local(costs, pause, talk, asking), train), memory, before)
+    before, beside = _resident(), Beside(2 if settings.staleness else 1)
+    with ThreadPoolExecutor(1) as thread:  # as in the run: at once where conversations go on meanwhile
+        draw = partial(probe_servers, agents, rows, work.shared, settings.in_flight, beside)
+        engine = None if settings.staleness else draw()
+        trained = thread.submit(computed, _training, own, settings, rows, work, beside)
+        engine = engine or draw()
+        train, memory = trained.result()
+    served = replace(engine, talk=talk, asking=asking)
+    return Found(Rates(served, train, len(agents.wires), delivery_of(policy, own)), memory, before)
+
+
+class Beside:
+    """Measurements that go on at once, until each has seen enough."""
+
+    def __init__(self, parties: int) -> None:
+        self._parties, self._satisfied = parties, set[str]()
+
+    def enough(self, who: str) -> bool:
+        """`who` has seen enough; whether everybody has."""
+        self._satisfied.add(who)
+        return len(self._satisfied) >= self._parties
 
 
 async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[tuple[float, ...], float]:
@@ -229,7 +250,7 @@ def fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
     return tuple(float(each) for each in costs / scale)
 
 
-def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Work) -> tuple[float, int]:
+def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Work, beside: Beside) -> tuple[float, int]:
     """(tokens a second, bytes at the peak) of updates on rows that fill a micro-batch, or as many as a step has."""
     from muarl_cli.training.grpo import GrpoSpec, GrpoTrainer, Sample
 
@@ -244,15 +265,19 @@ def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Wor
             break
         samples.append(Sample(row, 0.5 if len(samples) % 2 else -0.5))
         used, count = used + len(row.ids) - (work.shared if count else 0), count + len(row.ids)
+    sampled_is_old = not settings.engines and settings.top_p == 1  # as in the stage
     before = _resident()
-    with _Peak() as peak:
-        trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None)
-        taken = []
-        for _ in range(1 + _UPDATES):  # the first one allocates
-            begun = time.perf_counter()
-            trainer.update(samples)
-            taken.append(time.perf_counter() - begun)
-    return count / sorted(taken[1:])[_UPDATES // 2], round((peak.bytes - before) * max(1.0, room / used))
+    try:
+        with _Peak() as peak:
+            trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None, sampled_is_old)
+            taken: list[float] = []
+            while len(taken) < 1 + _UPDATES or not beside.enough("training"):  # the first one allocates
+                begun = time.perf_counter()
+                trainer.update(samples)
+                taken.append(time.perf_counter() - begun)
+    finally:
+        beside.enough("training")
+    return count / statistics.median(taken[1:]), round((peak.bytes - before) * max(1.0, room / used))
 
 
 def _resident() -> int:

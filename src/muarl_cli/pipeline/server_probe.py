@@ -23,42 +23,44 @@ from muarl_cli.pipeline.drawing import Made, Served
 from muarl_cli.pipeline.forecast import Delivery
 from muarl_cli.pipeline.parties import Agents, Talker
 from muarl_cli.pipeline.policy import Policy, open_policy
-from muarl_cli.pipeline.probe import fitted, held, waves
+from muarl_cli.pipeline.probe import Beside, fitted, held, waves
 from muarl_cli.pipeline.serving import require_served
 from muarl_cli.settings.models import RlTrain
 
 
-def probe_servers(
-    policy: Policy, settings: RlTrain, rows: Sequence[TokenRow], shared: float, talk: float, asking: float, say: Talker
-) -> tuple[Served, int]:
-    """What one server costs, and how many there are; `shared`, `talk` and `asking` as in `Work` and `Served`. Raises
-    `MuarlError` where one does not answer, or serves another model."""
+def servers_of(policy: Policy, settings: RlTrain, say: Talker) -> Agents:
+    """The servers that are named. Raises `MuarlError` where one does not answer, or serves another model."""
     from muarl_cli.training.lora import require_whole
 
     require_whole(policy.folder)
-    with tempfile.TemporaryDirectory() as folder:
-        agents = open_policy(policy, settings, "probe", Path(folder))
-        require_served(agents, policy.folder, say)
-        costs = asyncio.run(_drawing(agents, rows, shared, settings.in_flight))
-    decode_base, decode_row, read, again, turn = costs
-    prefill = 1 / read if read else math.inf
-    return Served(decode_base, decode_row, prefill, again, turn, talk, asking), len(agents.wires)
+    agents = open_policy(policy, settings, "probe", Path(tempfile.gettempdir()))  # nothing is delivered through it
+    require_served(agents, policy.folder, say)
+    return agents
 
 
-async def _drawing(agents: Agents, rows: Sequence[TokenRow], shared: float, in_flight: int) -> tuple[float, ...]:
+def probe_servers(agents: Agents, rows: Sequence[TokenRow], shared: float, in_flight: int, beside: Beside) -> Served:
+    """What one of the servers costs, all alike; `shared` as in `Work`. Raises `MuarlError` where none answers."""
+    decode_base, decode_row, read, again, turn = asyncio.run(_drawing(agents, rows, shared, in_flight, beside))
+    return Served(decode_base, decode_row, 1 / read if read else math.inf, again, turn)
+
+
+async def _drawing(
+    agents: Agents, rows: Sequence[TokenRow], shared: float, in_flight: int, beside: Beside
+) -> tuple[float, ...]:
     """Seconds for each of what `_made` counts."""
     engine: Any = getattr(agents.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
     servers = len(agents.wires)
     seen: list[tuple[Made, float]] = []
     try:
-        for numbers in waves(len(rows), in_flight, servers):
-            await engine.drop_caches()  # a prompt of an earlier wave, or of an earlier forecast, would cost nothing
-            wave = [rows[number % len(rows)] for number in numbers]
-            common = shared if len(wave) > servers else 0.0  # of those that go to one server
-            found = await held(engine, wave, common, partial(_made, servers))
-            seen += [(made, wall) for made, _, wall in found]
-            for number in range(len(wave)):
-                engine.release(f"{number:06d}")
+        while not seen or not beside.enough("drawing"):
+            for numbers in waves(len(rows), in_flight, servers):
+                await engine.drop_caches()  # a prompt of an earlier wave, or of an earlier forecast, would cost nothing
+                wave = [rows[number % len(rows)] for number in numbers]
+                common = shared if len(wave) > servers else 0.0  # of those that go to one server
+                found = await held(engine, wave, common, partial(_made, servers))
+                seen += [(made, wall) for made, _, wall in found]
+                for number in range(len(wave)):
+                    engine.release(f"{number:06d}")
     except InfraFault as fault:
         raise MuarlError(
             "no server answers any more",
@@ -68,6 +70,7 @@ async def _drawing(agents: Agents, rows: Sequence[TokenRow], shared: float, in_f
             code=ExitCode.UNAVAILABLE,
         ) from fault
     finally:
+        beside.enough("drawing")
         await agents.close()
     return fitted(seen)
 
