@@ -1,23 +1,26 @@
-"""`muarl plan` against the clock where the policy is on a server: forecasts of a step with staleness 0 and 1, then steps
-of both. Prints one JSON document.
+"""`muarl plan` against the clock where the policy is on a server, with staleness 0 and 1. Prints one JSON document.
 
     python docs/measure/plan_async.py [--steps 8] [--latency 0.05]
 
 The runs are those of `benchmarks/async_rl.py`: a tiny model behind vLLM's routes (a thread of this process), and a user
 on another server who takes `latency` seconds to answer. A few conversations are held first (`muarl rollout`, with other
-draws), the server and this machine are probed with them (`muarl plan --like`), and once more in the end: the mean of
-both forecasts is compared with the mean of the steps, the first ones left out, in which nothing was to overlap with.
-Shares under 0.1 are compared by their difference.
+draws). Then come the steps with staleness 0, both forecasts (`muarl plan --like`, which probes the server and this
+machine), and the steps with staleness 1. A forecast is compared with the median of the steps, without the first two and
+the last one, which have less to overlap with. Shares under 0.1 are compared by their difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the server here, as of the stages: a core each
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
@@ -33,8 +36,8 @@ from muarl_cli.training.tiny_model import load_model  # noqa: E402
 BOUNDS = (0, 1)
 BUSY = 0.1
 """share of idle time from which on a ratio says something"""
-EARLY = 2
-"""steps that are left out"""
+COUNTED = slice(2, -1)
+"""steps that are compared"""
 FIGURES = {
     "rollout_seconds": lambda row: row["seconds_rollout"],
     "update_seconds": lambda row: row["seconds_update"],
@@ -61,14 +64,14 @@ def talk(place: Place, user: str) -> None:
         place.muarl(*words, "--tasks", ",".join(refusals()), "max_tasks=0", "group=4", "seed=7", *user_options(user))
 
 
-def compared(planned: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def compared(planned: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Forecast, measurement and how far they are apart, as a share of the measurement."""
     found: dict[str, Any] = {"planned": {}, "measured": {}, "away": {}}
     for name, read in FIGURES.items():
-        seen = [read(row) for row in rows[EARLY:]]
-        if None in seen:  # the stage notes shares where it has a choice
+        seen = [read(row) for row in rows[COUNTED]]
+        if None in seen:  # the stage notes the shares where there is staleness
             continue
-        measured, plan = sum(seen) / len(seen), sum(each[name] for each in planned) / len(planned)
+        measured, plan = statistics.median(seen), planned[name]
         small = "share" in name and max(measured, plan) < BUSY
         found["planned"][name], found["measured"][name] = round(plan, 3), round(measured, 3)
         found["away"][name] = round(abs(plan - measured) / (1.0 if small else measured), 3)
@@ -85,10 +88,11 @@ def main() -> None:
         for stage in ("synth-coldstart", "sft"):
             place.run(stage)
         talk(place, user)
-        before = forecasts(place, user, options.latency)
-        rows = [train(place, bound, options.steps, user) for bound in BOUNDS]
-        after = forecasts(place, user, options.latency)
-    table = {f"staleness {bound}": compared([before[bound], after[bound]], rows[bound]) for bound in BOUNDS}
+        apart = train(place, 0, options.steps, user)
+        planned = forecasts(place, user, options.latency)
+        ahead = train(place, 1, options.steps, user)
+    rows = (apart, ahead)
+    table = {f"staleness {bound}": compared(planned[bound], rows[bound]) for bound in BOUNDS}
     worst = max((away, f"{name} of {bound}") for bound, row in table.items() for name, away in row["away"].items())
     print(json.dumps({**table, "worst": worst[0], "worst_figure": worst[1].replace("_", " ")}))
 

@@ -16,7 +16,7 @@ from muarl_cli.errors import ExitCode
 from muarl_cli.pipeline.server_probe import _made
 from muarl_cli.training.tiny_model import TinySpec, load_model, make_tiny
 
-SPEC = TinySpec(layers=1, width=32, heads=2, kv_heads=1, head_size=16, vocab=400, max_length=2048)
+SPEC = TinySpec(layers=2, width=32, heads=2, kv_heads=1, head_size=16, vocab=400, max_length=2048)
 TEXTS = ["user assistant system tool results", "Hello, how can I help you with your order?"] * 4
 SHORT = ["limits.max_turns=2", "limits.max_turn_tokens=4", "user.backend=scripted"]
 
@@ -46,7 +46,7 @@ def test_servers_are_measured_and_keep_the_weights_they_have(
         own = [f'engines=["{one.url}","{other.url}"]', f"staleness={staleness}", "importance_cap=2"]
         assert main(plan(known, *own)) == ExitCode.OK
         assert not one.loading and not other.loading and one.resets
-        assert min(one.completions, other.completions) > 4, "each has drawn, beside its canary"
+        assert min(one.completions, other.completions) > 2, "each has drawn, beside its canary"
     found: dict[str, Any] = json.loads(capfd.readouterr().out)
     assert found["engines"] == 2 and found["staleness"] == staleness and one.url in found["hardware"]
     assert found["rollout_seconds"] + found["update_seconds"] == pytest.approx(found["step_seconds"], abs=0.02)
@@ -64,7 +64,7 @@ def test_a_server_that_does_not_answer_or_serves_something_else_is_named_with_wh
     model = load_model(known[0], "fp32")
     with torch.no_grad():
         for weight in model.parameters():
-            weight += weight.std() * torch.randn_like(weight)
+            weight += 3 * weight.std() * torch.randn_like(weight)
     with VllmLikeServer(model) as wrong:
         assert main(plan(known, f"engines={wrong.url}")) == ExitCode.UNAVAILABLE
         assert wrong.completions == 1, "it was asked for the canary and nothing else"

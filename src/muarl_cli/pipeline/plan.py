@@ -169,19 +169,23 @@ def _layouts(
             next_step="leave it out, or name servers with engines=http://HOST:8000/v1",
             code=ExitCode.CONFIG,
         )
-    if here is not None:
-        wide = int(here.get("tensor_parallel_size", 1))
-        return [sheet.Layout(sheet.Engine.VLLM, wide, wide, 1, gpus)]
-    if gpus == 1 and not settings.engines and not engine_gpus:
-        return [sheet.Layout(sheet.Engine.MODULE, 1, 1, 1, 1)]
+    wide = int((here or {}).get("tensor_parallel_size", 1))
     addresses = max(1, len(set(settings.engines)))
-    found = [] if gpus <= (engine_gpus or 1) else list(sheet.splits(shape, device, gpus, engine_gpus, addresses))
+    if here is not None:
+        found = [sheet.Layout(sheet.Engine.VLLM, wide, wide, 1, gpus)] if wide <= gpus else []
+    elif gpus == 1 and not settings.engines and not engine_gpus:
+        found = [sheet.Layout(sheet.Engine.MODULE, 1, 1, 1, 1)]
+    else:
+        most = engine_gpus or 1
+        found = list(sheet.splits(shape, device, gpus, engine_gpus, addresses)) if most < gpus else []
     if not found:
         raise MuarlError(
             f"{gpus} accelerators are too few",
             where=f"--gpus {gpus}" + (f" --engine-gpus {engine_gpus}" if engine_gpus else ""),
-            why="servers have accelerators of their own, at least one an address, and one or more are left to train",
-            next_step="name more with --gpus, or fewer with --engine-gpus",
+            why="servers have accelerators of their own, at least one an address, and one or more are left to train"
+            if here is None
+            else f"{settings.engines[0]} is spread over {wide}",
+            next_step="name more with --gpus, or fewer for the engines",
         )
     return found
 
