@@ -26,7 +26,7 @@ from typing import Any
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.drawing import Local, Made, Turn, made_of
+from muarl_cli.pipeline.drawing import Local, Made, Served, Turn, made_of
 from muarl_cli.pipeline.forecast import Rates, Work
 from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import Policy
@@ -134,21 +134,32 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
     own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
-    talk, asking = seconds_a_turn(policy, settings, episodes, said)
     if agents is None:
+        talk, asking = seconds_a_turn(policy, settings, episodes, said)
         costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
         before = _resident()
         train, memory = _training(own, settings, rows, work, Beside(1))
         return Found(Rates(Local(costs, pause, talk, asking), train), memory, before)
     before, beside = _resident(), Beside(2 if settings.staleness else 1)
-    with ThreadPoolExecutor(1) as thread:  # as in the run: at once where conversations go on meanwhile
-        draw = partial(probe_servers, agents, rows, work.shared, settings.in_flight, beside)
-        engine = None if settings.staleness else draw()
-        trained = thread.submit(computed, _training, own, settings, rows, work, beside)
-        engine = engine or draw()
-        train, memory = trained.result()
-    served = replace(engine, talk=talk, asking=asking)
-    return Found(Rates(served, train, len(agents.wires), delivery_of(policy, own)), memory, before)
+
+    def draw(clock: Callable[[], float]) -> Served:
+        try:
+            talk, asking = seconds_a_turn(policy, settings, episodes, said, clock)
+            costs = probe_servers(agents, rows, work.shared, settings.in_flight, beside)
+        finally:
+            beside.enough("drawing")
+        return replace(costs, talk=talk, asking=asking)
+
+    training = partial(computed, _training, own, settings, rows, work, beside)
+    if settings.staleness:  # as in the run: at once, in two threads of a process, maybe on one machine with the servers
+        with ThreadPoolExecutor(1) as thread:
+            trained = thread.submit(training)
+            engine = draw(time.perf_counter)
+            train, memory = trained.result()
+    else:
+        engine = draw(time.thread_time)
+        train, memory = training()
+    return Found(Rates(engine, train, len(agents.wires), delivery_of(policy, own)), memory, before)
 
 
 class Beside:

@@ -70,7 +70,6 @@ async def _drawing(
             code=ExitCode.UNAVAILABLE,
         ) from fault
     finally:
-        beside.enough("drawing")
         await agents.close()
     return fitted(seen)
 
