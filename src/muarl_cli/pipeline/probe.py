@@ -19,7 +19,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.pipeline.drawing import Local, Made, Served, Turn, made_of
-from muarl_cli.pipeline.forecast import Rates, Work
+from muarl_cli.pipeline.forecast import Delivery, Rates, Work
 from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import Policy
 from muarl_cli.records.log import iter_episodes
@@ -130,7 +129,7 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
     from muarl_cli.pipeline.talking import seconds_a_turn
     from muarl_cli.pipeline.team import prepared
 
-    agents = servers_of(policy, settings, say) if settings.engines else None
+    agents, checking = servers_of(policy, settings, say) if settings.engines else (None, 0.0)
     own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
@@ -150,16 +149,21 @@ def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Epis
             beside.enough("drawing")
         return replace(costs, talk=talk, asking=asking)
 
-    training = partial(computed, _training, own, settings, rows, work, beside)
+    def training() -> tuple[Delivery, float, int]:
+        try:
+            return delivery_of(policy, own, checking), *_training(own, settings, rows, work, beside)
+        finally:
+            beside.enough("training")
+
     if settings.staleness:  # as in the run: at once, in two threads of a process, maybe on one machine with the servers
         with ThreadPoolExecutor(1) as thread:
-            trained = thread.submit(training)
+            trained = thread.submit(computed, training)
             engine = draw(time.perf_counter)
-            train, memory = trained.result()
+            delivery, train, memory = trained.result()
     else:
         engine = draw(time.thread_time)
-        train, memory = training()
-    return Found(Rates(engine, train, len(agents.wires), delivery_of(policy, own)), memory, before)
+        delivery, train, memory = training()
+    return Found(Rates(engine, train, len(agents.wires), delivery), memory, before)
 
 
 class Beside:
@@ -278,16 +282,13 @@ def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Wor
         used, count = used + len(row.ids) - (work.shared if count else 0), count + len(row.ids)
     sampled_is_old = not settings.engines and settings.top_p == 1  # as in the stage
     before = _resident()
-    try:
-        with _Peak() as peak:
-            trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None, sampled_is_old)
-            taken: list[float] = []
-            while len(taken) < 1 + _UPDATES or not beside.enough("training"):  # the first one allocates
-                begun = time.perf_counter()
-                trainer.update(samples)
-                taken.append(time.perf_counter() - begun)
-    finally:
-        beside.enough("training")
+    with _Peak() as peak:
+        trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None, sampled_is_old)
+        taken: list[float] = []
+        while len(taken) < 1 + _UPDATES or not beside.enough("training"):  # the first one allocates
+            begun = time.perf_counter()
+            trainer.update(samples)
+            taken.append(time.perf_counter() - begun)
     return count / statistics.median(taken[1:]), round((peak.bytes - before) * max(1.0, room / used))
 
 

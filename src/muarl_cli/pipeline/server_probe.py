@@ -28,14 +28,16 @@ from muarl_cli.pipeline.serving import require_served
 from muarl_cli.settings.models import RlTrain
 
 
-def servers_of(policy: Policy, settings: RlTrain, say: Talker) -> Agents:
-    """The servers that are named. Raises `MuarlError` where one does not answer, or serves another model."""
+def servers_of(policy: Policy, settings: RlTrain, say: Talker) -> tuple[Agents, float]:
+    """The servers that are named, and the seconds in which they said what they compute. Raises `MuarlError` where one
+    does not answer, or serves another model."""
     from muarl_cli.training.lora import require_whole
 
     require_whole(policy.folder)
     agents = open_policy(policy, settings, "probe", Path(tempfile.gettempdir()))  # nothing is delivered through it
+    begun = time.perf_counter()
     require_served(agents, policy.folder, say)
-    return agents
+    return agents, time.perf_counter() - begun
 
 
 def probe_servers(agents: Agents, rows: Sequence[TokenRow], shared: float, in_flight: int, beside: Beside) -> Served:
@@ -81,8 +83,9 @@ def _made(servers: int, rows: Sequence[tuple[float, int, int]]) -> Made:
     return (float(max(row[2] for row in rows)), drawn, fed, known, len(rows) / servers)
 
 
-def delivery_of(policy: Policy, model: Any) -> Delivery:
-    """What it takes to write the weights of `model`, or of its adapter, and to read them."""
+def delivery_of(policy: Policy, model: Any, checking: float) -> Delivery:
+    """What it takes to write the weights of `model`, or of its adapter, to read them, and to check (`checking` seconds)
+    what servers compute with them."""
     from safetensors.torch import load_file
 
     from muarl_cli.engines.canary import canary_of
@@ -99,4 +102,4 @@ def delivery_of(policy: Policy, model: Any) -> Delivery:
             taken.append((written - begun, time.perf_counter() - written))
     write, load = taken[-1]
     adapter = hasattr(model, "peft_config")
-    return Delivery(write, 0.0 if adapter else load, not adapter)
+    return Delivery(write + checking, 0.0 if adapter else load, not adapter)
