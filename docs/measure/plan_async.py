@@ -1,6 +1,6 @@
 """`muarl plan` against the clock where the policy is on a server, with staleness 0 and 1. Prints one JSON document.
 
-    python docs/measure/plan_async.py [--steps 8] [--latency 0.05]
+    python docs/measure/plan_async.py [--steps 12] [--latency 0.05]
 
 The runs are those of `benchmarks/async_rl.py`: a tiny model behind vLLM's routes (a thread of this process), and a user
 on another server who takes `latency` seconds to answer. A few conversations are held first (`muarl rollout`, with other
@@ -80,7 +80,7 @@ def compared(planned: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--latency", type=float, default=0.05)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, users({}, options.latency) as user:
@@ -92,7 +92,7 @@ def main() -> None:
         planned = forecasts(place, user, options.latency)
         ahead = train(place, 1, options.steps, user)
     rows = (apart, ahead)
-    table = {f"staleness {bound}": compared(planned[bound], rows[bound]) for bound in BOUNDS}
+    table = {f"staleness_{bound}": compared(planned[bound], rows[bound]) for bound in BOUNDS}
     worst = max((away, f"{name} of {bound}") for bound, row in table.items() for name, away in row["away"].items())
     print(json.dumps({**table, "worst": worst[0], "worst_figure": worst[1].replace("_", " ")}))
 

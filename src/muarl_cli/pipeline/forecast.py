@@ -51,6 +51,10 @@ class Delivery:
     in_place: bool = True
     """whether turns under way go on with them, after what they had computed was dropped; an adapter comes beside"""
 
+    @property
+    def seconds(self) -> float:
+        return self.write + self.load
+
 
 @dataclass(frozen=True)
 class Rates:

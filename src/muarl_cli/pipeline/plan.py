@@ -65,6 +65,7 @@ def plan(
         "step_seconds": round(found.step_seconds, 2),
         "rollout_seconds": round(found.rollout_seconds, 2),
         "update_seconds": round(found.update_seconds, 2),
+        "delivery_seconds": round(rates.delivery.seconds, 2) if rates.delivery else 0.0,
         "idle_share": round(found.idle_share, 4),
         "trainer_idle_share": round(found.trainer_idle_share, 4),
         "rollout_idle_share": round(found.rollout_idle_share, 4),
@@ -152,6 +153,8 @@ def _from_sheet(settings: RlTrain, model: str, gpu: str, gpus: int, engine_gpus:
     layouts = _layouts(settings, shape, device, gpus, engine_gpus)
     found = _shortest([each for each in layouts if fits(each)] or layouts, seconds)
     assumed = "nothing of it was measured"
+    if found.engine is sheet.Engine.SERVERS and not settings.lora.rank:
+        assumed += f"; weights are written for servers, and read by them, with {sheet.FOLDER / 1e9:g} GB/s"
     if found.engine is sheet.Engine.SERVERS and not settings.engines:
         assumed += f"; no engine is named: {found.draw} accelerators are taken to be those of servers (--engine)"
     return _Known(f"{gpus} x {gpu}", work, rates(found), memory(found), fits(found), assumed, found)
