@@ -2,7 +2,7 @@
 
 Examples:
   muarl plan --profile paper-32b --model Qwen/Qwen3-32B --gpus 32 --user-latency 2
-  muarl plan --profile paper-32b --model Qwen/Qwen3-32B --gpus 48 --engine-gpus 16 --gpu h100
+  muarl plan --profile paper-32b-4x8 --model Qwen/Qwen3-32B --gpu h100 --gpus 48 --engine-gpus 16 --user-latency 2
   muarl plan --profile tiny --like runs/demo/rollouts --model runs/demo/sft
 """
 
