@@ -1,6 +1,6 @@
 """`muarl plan` against the clock where the policy is on a server, with staleness 0 and 1. Prints one JSON document.
 
-    python docs/measure/plan_async.py [--steps 12] [--latency 0.05]
+    python docs/measure/plan_async.py [--steps 10] [--latency 0.05]
 
 The runs are those of `benchmarks/async_rl.py`: a tiny model behind vLLM's routes (a thread of this process), and a user
 on another server who takes `latency` seconds to answer. A few conversations are held first (`muarl rollout`, with other
@@ -16,7 +16,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the server here, as of the stages: a c
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from async_rl import options_of, train, user_options  # noqa: E402
+from async_rl import options_of, place_with, policy_of, train, user_options  # noqa: E402
 from fakes.stages import PROFILE, Place, refusals  # noqa: E402
-from fakes.vllm_like_server import VllmLikeServer  # noqa: E402
-from served_users import server as users  # noqa: E402
-
-from muarl_cli.records.checkpoint import resolve_model_path  # noqa: E402
-from muarl_cli.training.tiny_model import load_model  # noqa: E402
 
 BOUNDS = (0, 1)
 BUSY = 0.1
@@ -49,19 +43,26 @@ FIGURES = {
 
 def forecasts(place: Place, user: str, latency: float) -> list[dict[str, Any]]:
     """One for each bound; the server has the weights that training begins with."""
-    start = resolve_model_path(place.folder("sft"), lambda line: None)
-    with VllmLikeServer(load_model(start, "fp32")) as server:
+    with policy_of(place) as url:
         words = ["--profile", str(PROFILE), "--model", "runs/sft", "--like", "runs/talk", "--json"]
-        asked = ["--user-latency", str(latency), f"engines={server.url}"]
+        asked = ["--user-latency", str(latency), f"engines={url}"]
         return [json.loads(place.muarl("plan", *words, *asked, *options_of(bound, user)).stdout) for bound in BOUNDS]
 
 
 def talk(place: Place, user: str) -> None:
     """Conversations to go by."""
-    start = resolve_model_path(place.folder("sft"), lambda line: None)
-    with VllmLikeServer(load_model(start, "fp32")) as server:
-        words = [*place.command("rollout")[1:-2], "--out", "runs/talk", "--engine", server.url]
-        place.muarl(*words, "--tasks", ",".join(refusals()), "max_tasks=0", "group=4", "seed=7", *user_options(user))
+    with policy_of(place) as url:
+        words = [*place.command("rollout")[1:-2], "--out", "runs/talk", "--engine", url]
+        place.muarl(
+            *words,
+            "--tasks",
+            ",".join(refusals()),
+            "max_tasks=0",
+            "group=4",
+            "seed=7",
+            "in_flight=32",
+            *user_options(user),
+        )
 
 
 def compared(planned: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -80,13 +81,10 @@ def compared(planned: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--latency", type=float, default=0.05)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, users({}, options.latency) as user:
-        place = Place(Path(folder))
-        for stage in ("synth-coldstart", "sft"):
-            place.run(stage)
+    with place_with(options.latency) as (place, user):
         talk(place, user)
         apart = train(place, 0, options.steps, user)
         planned = forecasts(place, user, options.latency)
