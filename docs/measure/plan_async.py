@@ -4,9 +4,11 @@
 
 The runs are those of `benchmarks/async_rl.py`: a tiny model behind vLLM's routes (a thread of this process), and a user
 on another server who takes `latency` seconds to answer. A few conversations are held first (`muarl rollout`, with other
-draws). Then come the steps with staleness 0, both forecasts (`muarl plan --like`, which probes the server and this
-machine), and the steps with staleness 1. A forecast is compared with the median of the steps, without the first two and
-the last one, which have less to overlap with. Shares under 0.1 are compared by their difference.
+draws). The server and this machine are probed (`muarl plan --like`), the steps with staleness 0 and then those with 1 are
+taken, and both are probed once more: the mean of the forecasts is compared with the median of the steps, without the
+first two and the last one, which have less to overlap with. What is left of a step when the trainer has done its part
+is small where steps overlap, and what idles is a share of time: these are compared by their difference, as shares of
+the step (`share_away`), all else as a share of the measurement (`away`).
 """
 
 from __future__ import annotations
@@ -28,8 +30,6 @@ from async_rl import options_of, place_with, policy_of, train, user_options  # n
 from fakes.stages import PROFILE, Place, refusals  # noqa: E402
 
 BOUNDS = (0, 1)
-BUSY = 0.1
-"""share of idle time from which on a ratio says something"""
 COUNTED = slice(2, -1)
 """steps that are compared"""
 FIGURES = {
@@ -65,17 +65,24 @@ def talk(place: Place, user: str) -> None:
         )
 
 
-def compared(planned: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Forecast, measurement and how far they are apart, as a share of the measurement."""
-    found: dict[str, Any] = {"planned": {}, "measured": {}, "away": {}}
+def compared(planned: list[dict[str, Any]], rows: list[dict[str, Any]], bound: int) -> dict[str, Any]:
+    """Forecast, measurement and how far they are apart."""
+    found: dict[str, Any] = {"planned": {}, "measured": {}, "away": {}, "share_away": {}}
     for name, read in FIGURES.items():
         seen = [read(row) for row in rows[COUNTED]]
         if None in seen:  # the stage notes the shares where there is staleness
             continue
-        measured, plan = statistics.median(seen), planned[name]
-        small = "share" in name and max(measured, plan) < BUSY
-        found["planned"][name], found["measured"][name] = round(plan, 3), round(measured, 3)
-        found["away"][name] = round(abs(plan - measured) / (1.0 if small else measured), 3)
+        found["measured"][name] = round(statistics.median(seen), 3)
+        found["planned"][name] = round(statistics.mean(each[name] for each in planned), 3)
+    step = found["measured"]["step_seconds"]
+    for name, measured in found["measured"].items():
+        off = abs(found["planned"][name] - measured)
+        if "share" in name:
+            found["share_away"][name] = round(off, 3)
+        elif bound and name == "rollout_seconds":
+            found["share_away"][name] = round(off / step, 3)
+        else:
+            found["away"][name] = round(off / measured, 3)
     return found
 
 
@@ -86,13 +93,14 @@ def main() -> None:
     options = parser.parse_args()
     with place_with(options.latency) as (place, user):
         talk(place, user)
-        apart = train(place, 0, options.steps, user)
-        planned = forecasts(place, user, options.latency)
-        ahead = train(place, 1, options.steps, user)
-    rows = (apart, ahead)
-    table = {f"staleness_{bound}": compared(planned[bound], rows[bound]) for bound in BOUNDS}
-    worst = max((away, f"{name} of {bound}") for bound, row in table.items() for name, away in row["away"].items())
-    print(json.dumps({**table, "worst": worst[0], "worst_figure": worst[1].replace("_", " ")}))
+        before = forecasts(place, user, options.latency)
+        rows = [train(place, bound, options.steps, user) for bound in BOUNDS]
+        after = forecasts(place, user, options.latency)
+    table = {f"staleness_{bound}": compared([before[bound], after[bound]], rows[bound], bound) for bound in BOUNDS}
+    worst = {
+        kind: max(away for row in table.values() for away in row[kind].values()) for kind in ("away", "share_away")
+    }
+    print(json.dumps({**table, "worst": worst["away"], "worst_share": worst["share_away"]}))
 
 
 if __name__ == "__main__":
