@@ -4,11 +4,11 @@
 
 The runs are those of `benchmarks/async_rl.py`: a tiny model behind vLLM's routes (a thread of this process), and a user
 on another server who takes `latency` seconds to answer. A few conversations are held first (`muarl rollout`, with other
-draws). The server and this machine are probed (`muarl plan --like`), the steps with staleness 0 and then those with 1 are
-taken, and both are probed once more: the mean of the forecasts is compared with the median of the steps, without the
-first two and the last one, which have less to overlap with. What is left of a step when the trainer has done its part
-is small where steps overlap, and what idles is a share of time: these are compared by their difference, as shares of
-the step (`share_away`), all else as a share of the measurement (`away`).
+draws). The server and this machine are probed (`muarl plan --like`), steps are taken with staleness 0 and with 1, and
+both are probed once more: the mean of the forecasts is compared with the median of the steps, without the first two and
+the last one, which have less to overlap with. What is left of a step when the trainer has done its part is small where
+steps overlap, and what idles is a share of time: these are compared by their difference, as shares of the step
+(`share_away`), all else as a share of the measurement (`away`).
 """
 
 from __future__ import annotations
