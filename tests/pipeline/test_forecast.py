@@ -286,6 +286,13 @@ def test_staleness_changes_the_forecast_and_says_who_waits() -> None:
     assert ahead["memory_gb_per_device"]["drawing"] >= apart["memory_gb_per_device"]["drawing"]
 
 
+def test_whole_weights_take_their_time_to_the_servers_and_an_adapter_or_an_engine_here_none() -> None:
+    whole, adapter = (sheet_plan(*SERVED, *own, gpus=32, engine_gpus=16) for own in ((), ("lora.rank=8",)))
+    assert whole["delivery_seconds"] == pytest.approx(2 * 32.76e9 * 2 / sheet.FOLDER, abs=0.01)
+    assert whole["update_seconds"] == pytest.approx(adapter["update_seconds"] + whole["delivery_seconds"], abs=0.02)
+    assert adapter["delivery_seconds"] == sheet_plan(model="Qwen/Qwen3-8B", gpus=1)["delivery_seconds"] == 0
+
+
 def test_it_fits_only_where_training_and_drawing_do() -> None:
     many, few = (sheet_plan(*SERVED, gpus=32, engine_gpus=n) for n in (16, 1))
     assert many["fits"] and not few["fits"]
