@@ -14,6 +14,8 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,41 @@ from muarl_cli.training.tiny_model import load_model  # noqa: E402
 PROMPTS, GROUP = 2, 8
 
 
-def train(place: Place, staleness: int, steps: int, user: str) -> list[dict[str, Any]]:
-    """The metrics of a run."""
+def options_of(staleness: int, user: str) -> list[str]:
+    """Settings of the training."""
+    own = [f"staleness={staleness}", "importance_cap=2", "refill_rounds=0", f"in_flight={PROMPTS * GROUP}"]
+    own += [f"group={GROUP}", f"prompts_per_step={PROMPTS}", "save_every=0"]
+    return [*own, *user_options(user)]
+
+
+def user_options(url: str) -> list[str]:
+    """Settings of the user at an address."""
+    return ["user.backend=llm", "user.model=m", f"user.base_url={url}"]
+
+
+@contextmanager
+def policy_of(place: Place) -> Iterator[str]:
+    """The address of a server with the weights that training begins with."""
     start = resolve_model_path(place.folder("sft"), lambda line: None)
     with VllmLikeServer(load_model(start, "fp32")) as server:
-        words = [*place.command("rl-train")[1:-2], "--out", f"runs/stale-{staleness}", "--engine", server.url]
-        own = [f"staleness={staleness}", "importance_cap=2", "refill_rounds=0", f"in_flight={PROMPTS * GROUP}"]
-        own += [f"steps={steps}", f"group={GROUP}", f"prompts_per_step={PROMPTS}", "save_every=0"]
-        own += ["user.backend=llm", "user.model=m", f"user.base_url={user}"]
+        yield server.url
+
+
+@contextmanager
+def place_with(latency: float) -> Iterator[tuple[Place, str]]:
+    """A folder with a model that can be trained, and the address of the user."""
+    with tempfile.TemporaryDirectory() as folder, users({}, latency) as user:
+        place = Place(Path(folder))
+        for stage in ("synth-coldstart", "sft"):
+            place.run(stage)
+        yield place, user
+
+
+def train(place: Place, staleness: int, steps: int, user: str) -> list[dict[str, Any]]:
+    """The metrics of a run."""
+    with policy_of(place) as url:
+        words = [*place.command("rl-train")[1:-2], "--out", f"runs/stale-{staleness}", "--engine", url]
+        own = [*options_of(staleness, user), f"steps={steps}"]
         place.muarl(*words, "--tasks", ",".join(refusals()), *own)
     lines = (place.root / "runs" / f"stale-{staleness}" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -48,10 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--latency", type=float, default=0.05)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, users({}, options.latency) as user:
-        place = Place(Path(folder))
-        for stage in ("synth-coldstart", "sft"):
-            place.run(stage)
+    with place_with(options.latency) as (place, user):
         rows = {bound: train(place, bound, options.steps, user) for bound in (0, 1)}
     named = {"waiting": rows[0], "ahead": rows[1]}
     seconds = {name: sum(r["seconds_rollout"] + r["seconds_update"] for r in found) for name, found in named.items()}

@@ -18,11 +18,11 @@ from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.engines import generation
 from muarl_cli.engines.hf import HFEngine
 from muarl_cli.errors import MuarlError
-from muarl_cli.pipeline import forecast as f
+from muarl_cli.pipeline import sheet
 from muarl_cli.pipeline.drawing import GO_TOGETHER, PATIENCE, Local, Served, Turn, made_of
 from muarl_cli.pipeline.forecast import Rates, Work, forecast
 from muarl_cli.pipeline.plan import plan, shape_of
-from muarl_cli.pipeline.probe import _fitted, _hold, teaching_share, work_of
+from muarl_cli.pipeline.probe import fitted, held, teaching_share, work_of
 from muarl_cli.settings.bases import Stage
 from muarl_cli.settings.models import RlTrain
 from muarl_cli.settings.resolve import resolve
@@ -177,7 +177,7 @@ def test_costs_are_found_again_from_batches_of_different_makes(costs: list[float
     draw = random.Random(seed)
     made = [tuple(draw.uniform(0.5, 2) for _ in costs) for _ in range(40)]
     seen = [(each, sum(a * b for a, b in zip(each, costs, strict=True)) + 1e-9) for each in made]
-    found = _fitted(seen)
+    found = fitted(seen)
     for each, seconds in seen:
         assert sum(a * b for a, b in zip(each, found, strict=True)) == pytest.approx(seconds, rel=0.02, abs=1e-6)
     assert min(found) >= 0
@@ -195,7 +195,7 @@ def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
 
     engine = HFEngine(toy_model(), "fp32")
     wave = [row(seed) for seed in range(5)]
-    made = [each for each, *_ in asyncio.run(_hold(engine, wave, 0.0))]
+    made = [each for each, *_ in asyncio.run(held(engine, wave, 0.0, made_of))]
     drawn = sum(owner == Owner.AGENT for each in wave for owner in each.owners)
     assert engine.stats["joins"] == len(made) == 2 and engine.stats["rows"] == sum(each[1] for each in made)
     assert engine.stats["sampled_tokens"] == drawn <= sum(each[5] for each in made)
@@ -204,13 +204,15 @@ def test_a_batch_of_the_probe_is_made_of_what_the_engine_counts() -> None:
 
 
 def test_more_devices_and_faster_ones_are_faster_and_hold_less_each() -> None:
-    shape = f.QWEN3["32B"]
+    shape = sheet.QWEN3["32B"]
     seconds = {}
     for gpu, gpus in (("h100", 16), ("h200", 16), ("h200", 32)):
         seconds[gpu, gpus] = plan(PAPER, "Qwen/Qwen3-32B", gpu, gpus, 2.0, None, TALK)["step_seconds"]
     assert seconds["h200", 32] < seconds["h200", 16] < seconds["h100", 16]
-    assert f.widths_of(shape, f.DEVICES["h100"], 32) == [2, 4, 8] and f.widths_of(shape, f.DEVICES["a100"], 1) == [1]
-    small, large = (f.memory_gb(shape, n, 32768, 256, 8000)["training"] for n in (32, 8))
+    widths = [sheet.widths_of(shape, sheet.DEVICES[gpu], gpus) for gpu, gpus in (("h100", 32), ("a100", 1))]
+    assert widths == [[2, 4, 8], [1]]
+    layouts = [sheet.Layout(sheet.Engine.SERVERS, 4, 2, 2, n) for n in (32, 8)]
+    small, large = (sheet.memory_gb(shape, layout, 32768, 256, 8000)["training"] for layout in layouts)
     assert small < large and large == pytest.approx(32.76 * 16 / 8 + 32768 * 64 * 5120 * 2 * 1.2 / 1e9, abs=0.1)
 
 
@@ -253,3 +255,84 @@ def test_the_size_of_a_folders_model_is_that_of_its_weights(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
     with pytest.raises(MuarlError, match="not those of a plain decoder"):
         shape_of(str(tmp_path))
+
+
+def sheet_plan(*own: str, model: str = "Qwen/Qwen3-32B", **given: Any) -> dict[str, Any]:
+    """The plan of the paper's settings with others, from the data sheet."""
+    resolved = resolve(Stage.RL_TRAIN, profile_name="paper-32b-4x8", overrides=own, environ={}).settings
+    named: dict[str, Any] = {"gpu": "h100", "gpus": 8, "latency": 2.0, "like": None, "talk": TALK} | given
+    return plan(resolved, model, **named)  # type: ignore[arg-type]
+
+
+SERVED = ("engines=http://a:1/v1", "importance_cap=2", "prompts_per_step=4")
+
+
+def test_servers_have_accelerators_of_their_own_and_the_split_is_that_of_the_shortest_step() -> None:
+    small = (*SERVED, "micro_batch_tokens=4096")
+    eight = {"model": "Qwen/Qwen3-8B", "gpus": 4}
+    found = sheet_plan(*small, **eight)
+    each = [sheet_plan(*small, engine_gpus=n, **eight) for n in (1, 2, 3)]
+    assert [(e["engine_gpus"], e["training_gpus"]) for e in each] == [(1, 3), (2, 2), (3, 1)]
+    fitting = [e["step_seconds"] for e in each if e["fits"]]
+    assert fitting and found["step_seconds"] == min(fitting) and found["fits"]
+    assert found["engine_gpus"] + found["training_gpus"] == 4
+
+
+def test_staleness_changes_the_forecast_and_says_who_waits() -> None:
+    apart, ahead = (sheet_plan(*SERVED, f"staleness={k}", gpus=32, engine_gpus=16) for k in (0, 1))
+    assert ahead["step_seconds"] < apart["step_seconds"] and (apart["staleness"], ahead["staleness"]) == (0, 1)
+    assert ahead["trainer_idle_share"] < apart["trainer_idle_share"]
+    assert ahead["rollout_idle_share"] < apart["rollout_idle_share"]
+    assert ahead["memory_gb_per_device"]["drawing"] >= apart["memory_gb_per_device"]["drawing"]
+
+
+def test_whole_weights_take_their_time_to_the_servers_and_an_adapter_or_an_engine_here_none() -> None:
+    whole, adapter = (sheet_plan(*SERVED, *own, gpus=32, engine_gpus=16) for own in ((), ("lora.rank=8",)))
+    assert whole["delivery_seconds"] == pytest.approx(2 * 32.76e9 * 2 / sheet.FOLDER, abs=0.01)
+    assert whole["update_seconds"] == pytest.approx(adapter["update_seconds"] + whole["delivery_seconds"], abs=0.02)
+    assert adapter["delivery_seconds"] == sheet_plan(model="Qwen/Qwen3-8B", gpus=1)["delivery_seconds"] == 0
+
+
+def test_it_fits_only_where_training_and_drawing_do() -> None:
+    many, few = (sheet_plan(*SERVED, gpus=32, engine_gpus=n) for n in (16, 1))
+    assert many["fits"] and not few["fits"]
+    assert few["memory_gb_per_device"]["training"] < 80 < few["memory_gb_per_device"]["drawing"]
+    crowded = sheet_plan(*SERVED, gpus=32, engine_gpus=28)
+    assert not crowded["fits"] and crowded["memory_gb_per_device"]["drawing"] < 80
+
+
+def test_an_engine_in_the_trainers_process_draws_on_what_trains() -> None:
+    alone = sheet_plan(model="Qwen/Qwen3-8B", gpus=1)
+    assert (alone["engines"], alone["engine_gpus"], alone["training_gpus"]) == (1, 1, 1)
+    state = 16 * 8.19
+    assert alone["memory_gb_per_device"]["drawing"] > state, "the trainer's state stays where it is"
+    vllm = sheet_plan("engines=vllm?tensor_parallel_size=2", model="Qwen/Qwen3-8B", gpus=8)
+    assert (vllm["engines"], vllm["engine_gpus"], vllm["training_gpus"]) == (1, 2, 8)
+    assert "no engine is named" not in vllm["assumed"] and "no engine is named" in sheet_plan(gpus=8)["assumed"]
+
+
+def test_each_address_stands_for_an_engine_at_least() -> None:
+    one, two = (
+        sheet_plan(f"engines={urls}", gpus=8, engine_gpus=4)
+        for urls in ("http://a:1/v1", '["http://a:1/v1","http://b:1/v1"]')
+    )
+    assert one["engines"] in (1, 2) and two["engines"] == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        (SERVED, {"gpus": 1}),
+        (SERVED, {"gpus": 8, "engine_gpus": 8}),
+        ((), {"gpus": 1, "engine_gpus": 1}),
+        (('engines=["http://a:1/v1","http://b:1/v1"]',), {"gpus": 8, "engine_gpus": 1}),
+        (("engines=vllm",), {"gpus": 8, "engine_gpus": 4}),
+        (("engines=vllm?tensor_parallel_size=4",), {"gpus": 2}),
+    ],
+)
+def test_accelerators_that_leave_nobody_to_draw_or_to_train_are_refused(
+    own: tuple[str, ...], given: dict[str, Any]
+) -> None:
+    with pytest.raises(MuarlError) as error:
+        sheet_plan(*own, **given)
+    assert error.value.next_step

@@ -2,6 +2,7 @@
 
 Examples:
   muarl plan --profile paper-32b --model Qwen/Qwen3-32B --gpus 32 --user-latency 2
+  muarl plan --profile paper-32b-4x8 --model Qwen/Qwen3-32B --gpu h100 --gpus 48 --engine-gpus 16 --user-latency 2
   muarl plan --profile tiny --like runs/demo/rollouts --model runs/demo/sft
 """
 
@@ -20,8 +21,12 @@ def plan(
     profile: o.Profile = "",
     config: o.Config = None,
     model: Annotated[str, typer.Option("--model", help="model folder, or a Qwen3 name for its size")] = "",
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="accelerators")] = 8,
-    gpu: Annotated[str, typer.Option("--gpu", help="a100, h100 or h200")] = "h200",
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="accelerators; default 8")] = None,
+    engine_gpus: Annotated[
+        int | None,
+        typer.Option("--engine-gpus", min=1, help="of these, those of servers; default: the shortest step"),
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="a100, h100 or h200; default h200")] = None,
     user_latency: Annotated[float, typer.Option("--user-latency", min=0, help="seconds a user turn takes")] = 0.0,
     like: Annotated[Path | None, typer.Option("--like", help="run to take conversations and speed from")] = None,
     json: o.Json = False,
@@ -37,6 +42,6 @@ def plan(
     with talk.data_only():
         settings = resolve(Stage.RL_TRAIN, profile_name=profile, config=config, overrides=overrides or ()).settings
         assert isinstance(settings, RlTrain)
-        found = work_out(settings, model, gpu, gpus, user_latency, like, talk)
+        found = work_out(settings, model, gpu, gpus, user_latency, like, talk, engine_gpus)
     talk.result(found)
     return 0

@@ -106,6 +106,11 @@ class VllmAdmin:
                 code=ExitCode.UNAVAILABLE,
             )
 
+    async def drop_cache(self, features: Features) -> None:
+        """Let it forget the prompts that it has read, where it can."""
+        if features.resets_cache:
+            await self._call("POST", _RESET)
+
     @asynccontextmanager
     async def _paused(self, features: Features) -> AsyncIterator[None]:
         """Requests that run wait within the block and go on with what was loaded. Nothing that was computed with the

@@ -221,6 +221,10 @@ class VllmServer:
         )
         return _prompt_logprobs(reply, canary.ids)
 
+    async def drop_caches(self) -> None:
+        """Let every server forget the prompts that it has read, where it can."""
+        await asyncio.gather(*(server.admin.drop_cache(server.features) for server in self._servers))
+
     async def close_connections(self) -> None:
         for server in self._servers:
             await server.wire.close()

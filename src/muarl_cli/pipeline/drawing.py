@@ -1,4 +1,4 @@
-"""How long engines take for conversations: a served engine and the one in this process, simulated turn by turn.
+"""What engines take for conversations: the costs of a served one, and the one in this process, simulated turn by turn.
 
 Invariant: the same conversations and costs give the same seconds. Each conversation feeds what is new to it, draws its
 tokens together with all others that draw at that moment, waits for its user or its tool, and goes on.
@@ -10,7 +10,6 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 GO_TOGETHER, PATIENCE = 0.25, 4
 """as in engines/generation.py, which is too heavy to be imported for a forecast; a test holds them together"""
@@ -26,19 +25,9 @@ class Turn:
     """whether it answers the user (and so waited for it), not a tool"""
 
 
-class Drawing(Protocol):
-    """How long an engine takes for conversations."""
-
-    def play(
-        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
-    ) -> tuple[float, float]:
-        """(seconds, seconds in which the engine worked); `shared` as in `Work`, `slots` conversations at a time."""
-        ...
-
-
 @dataclass(frozen=True)
 class Served:
-    """An engine that takes in whoever comes at any step, as a served one does."""
+    """What engines cost that take in whoever comes at any step, as served ones do; `traffic.Server` is one at work."""
 
     decode_base: float
     """seconds of a decoding step of any batch"""
@@ -46,46 +35,14 @@ class Served:
     """seconds more for each conversation in it"""
     prefill: float
     """tokens a second"""
-
-    def play(
-        self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
-    ) -> tuple[float, float]:
-        """All who draw get a token a step; `drawn` counts steps, and a conversation is done with its turn when it
-        reaches the count it was given. Whoever waits comes back at a time of the clock."""
-        todo = list(enumerate(episodes))[::-1]
-        coming: list[tuple[float, int, int]] = []  # (when, episode, turn)
-        drawing: list[tuple[int, int, int]] = []  # (at which step it is done, episode, turn)
-        clock = worked = 0.0
-        step = open_now = 0
-        while todo or coming or drawing:
-            while todo and open_now < slots:
-                number, turns = todo.pop()
-                if turns:
-                    heapq.heappush(coming, (clock + _wait(turns[0], latency), number, 0))
-                    open_now += 1
-            if not drawing and coming and coming[0][0] > clock:
-                clock = coming[0][0]  # everybody waits
-            while coming and coming[0][0] <= clock:
-                _, number, place = heapq.heappop(coming)
-                turn = episodes[number][place]
-                spent = turn.fed / self.prefill
-                clock, worked = clock + spent, worked + spent
-                heapq.heappush(drawing, (step + turn.drawn, number, place))
-            if not drawing:
-                continue
-            each = self.decode_base + self.decode_row * len(drawing)
-            count = drawing[0][0] - step
-            if coming:
-                count = min(count, max(1, math.ceil((coming[0][0] - clock) / each)))
-            clock, worked, step = clock + count * each, worked + count * each, step + count
-            while drawing and drawing[0][0] <= step:
-                _, number, place = heapq.heappop(drawing)
-                if place + 1 < len(episodes[number]):
-                    wait = _wait(episodes[number][place + 1], latency)
-                    heapq.heappush(coming, (clock + wait, number, place + 1))
-                else:
-                    open_now -= 1
-        return clock, worked
+    again: float = 0.0
+    """seconds for each token of a turn's prompt that was read before: nearly nothing where a prefix cache holds it"""
+    turn: float = 0.0
+    """seconds more for each turn: taking the request, sending the reply"""
+    talk: float = 0.0
+    """seconds of the process that holds the conversations, for each turn: one after the other, while engines go on"""
+    asking: float = 0.0
+    """likewise, seconds more for each turn of a served user"""
 
 
 @dataclass(frozen=True)
@@ -105,12 +62,13 @@ class Local:
     def play(
         self, episodes: Sequence[Sequence[Turn]], shared: float, latency: float, slots: int
     ) -> tuple[float, float]:
+        """(seconds, seconds in which the engine worked); `shared` as in `Work`, `slots` conversations at a time."""
         clock = worked = 0.0
         for first in range(0, len(episodes), slots):
             wave = episodes[first : first + slots]
             known = [shared] * len(wave)
             clock += self.asking * sum(turns[0].of_user for turns in wave if turns)
-            coming = [(clock + _wait(turns[0], latency), number, 0) for number, turns in enumerate(wave) if turns]
+            coming = [(clock + wait_of(turns[0], latency), number, 0) for number, turns in enumerate(wave) if turns]
             heapq.heapify(coming)
             batch = _Batch()
             while coming or batch.rows:
@@ -133,7 +91,7 @@ class Local:
                 asked = sum(wave[number][place].of_user for number, place in going_on)
                 clock += spent + self.pause + self.talk * len(left) + self.asking * asked
                 for number, place in going_on:
-                    heapq.heappush(coming, (clock + _wait(wave[number][place], latency), number, place))
+                    heapq.heappush(coming, (clock + wait_of(wave[number][place], latency), number, place))
         return clock, worked
 
     def _seconds(self, made: Sequence[float]) -> float:
@@ -210,5 +168,6 @@ def _sum(one: Made, other: Made) -> Made:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def _wait(turn: Turn, latency: float) -> float:
+def wait_of(turn: Turn, latency: float) -> float:
+    """Seconds until it may begin: those of its user."""
     return latency if turn.of_user else 0.0

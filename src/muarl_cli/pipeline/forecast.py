@@ -1,22 +1,22 @@
 """What an RL step will take: seconds, memory, user-model cost and how long accelerators wait, before it is paid for.
 
-The conversations of a step are simulated turn by turn (`drawing.py`); then the update takes the tokens of the groups
-that teach. Invariant: the same work and rates give the same forecast. Rates come from a probe of this machine
-(`probe.py`) or from an accelerator's data sheet with the shares of it that well-kept engines reach.
+The conversations of a step are simulated turn by turn (`drawing.py`, and `overlap.py` for served engines, where those
+of the next steps go on meanwhile); the update takes the tokens of the groups that teach. Invariant: the same work and
+rates give the same forecast. Rates come from a probe of this machine (`probe.py`, `server_probe.py`) or from an
+accelerator's data sheet with the shares of it that well-kept engines reach (`sheet.py`).
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from muarl_cli.pipeline.drawing import Drawing, Served, Turn
-
-BYTES = 2
-"""of a bf16 weight"""
-STATE_BYTES = 16
-"""of a trained weight: bf16 weight and gradient, fp32 master and AdamW's two moments"""
+from muarl_cli.pipeline.drawing import Local, Served, Turn
+from muarl_cli.pipeline.overlap import Course, steps
 
 
 @dataclass(frozen=True)
@@ -41,77 +41,31 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """What it takes to give engines new weights."""
+
+    write: float = 0.0
+    """seconds of the trainer: writing them out, and finding what engines have to compute with them"""
+    load: float = 0.0
+    """seconds in which engines stand still and take them"""
+    in_place: bool = True
+    """whether turns under way go on with them, after what they had computed was dropped; an adapter comes beside"""
+
+    @property
+    def seconds(self) -> float:
+        return self.write + self.load
+
+
+@dataclass(frozen=True)
 class Rates:
     """What engines (all of one kind) and the trainer do."""
 
-    engine: Drawing
+    engine: Local | Served
     train: float
     """tokens a second, forward and backward, all devices together"""
     replicas: int = 1
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What matters of a model."""
-
-    weights: float
-    layers: int
-    width: int
-    kv_width: int
-    """key/value heads times head size"""
-
-
-QWEN3 = {
-    "8B": Shape(8.19e9, 36, 4096, 1024),
-    "14B": Shape(14.77e9, 40, 5120, 1024),
-    "32B": Shape(32.76e9, 64, 5120, 1024),
-}
-
-
-@dataclass(frozen=True)
-class Device:
-    """An accelerator's data sheet."""
-
-    memory: float
-    """bytes"""
-    bandwidth: float
-    """bytes a second"""
-    flops: float
-    """dense bf16 a second"""
-
-
-DEVICES = {
-    "a100": Device(80e9, 2.0e12, 312e12),
-    "h100": Device(80e9, 3.35e12, 989e12),
-    "h200": Device(141e9, 4.8e12, 989e12),
-}
-REACHED = {"bandwidth": 0.6, "prefill": 0.45, "train": 0.35}
-"""shares of the data sheet that engines and sharded trainers usually reach"""
-
-
-def widths_of(shape: Shape, device: Device, devices: int) -> list[int]:
-    """Over how many devices (1, 2, 4, 8) one engine may be spread: those that hold the weights in 60 % of their memory,
-    or all there are."""
-    found = [n for n in (1, 2, 4, 8) if n <= devices and shape.weights * BYTES <= 0.6 * device.memory * n]
-    return found or [devices]
-
-
-def rates_of(shape: Shape, device: Device, devices: int, wide: int, context: float) -> Rates:
-    """Rates from the data sheet, with engines of `wide` devices each. `context` is the usual length of a conversation,
-    whose keys are read in every step of decoding."""
-    bandwidth = device.bandwidth * REACHED["bandwidth"] * wide
-    flops = device.flops * REACHED["prefill"] * wide
-    keys = 2 * BYTES * shape.layers * shape.kv_width * context
-    engine = Served(
-        decode_base=shape.weights * BYTES / bandwidth,
-        decode_row=keys / bandwidth + 2 * shape.weights / flops,
-        prefill=flops / (2 * shape.weights),
-    )
-    return Rates(
-        engine,
-        train=device.flops * REACHED["train"] * devices / (6 * shape.weights),
-        replicas=max(1, devices // wide),
-    )
+    delivery: Delivery | None = None
+    """None where engine and trainer share the weights"""
 
 
 def typical_work(episodes: int, max_turns: int, max_turn_tokens: int, prompt: int, seed: int) -> Work:
@@ -133,54 +87,78 @@ def typical_work(episodes: int, max_turns: int, max_turn_tokens: int, prompt: in
 
 @dataclass(frozen=True)
 class Forecast:
+    """A step in the long run."""
+
     rollout_seconds: float
+    """in which the trainer waits for the step's conversations"""
     update_seconds: float
+    """with the delivery of its weights"""
     idle_share: float
     """of the whole step, engines waiting for users and tools"""
+    rollout_idle_share: float
+    """of the whole step, without any conversation going on"""
 
     @property
     def step_seconds(self) -> float:
         return self.rollout_seconds + self.update_seconds
 
+    @property
+    def trainer_idle_share(self) -> float:
+        return self.rollout_seconds / max(_LEAST, self.step_seconds)
 
-def forecast(work: Work, rates: Rates, user_latency: float, in_flight: int, refills: int = 0) -> Forecast:
-    """One step. Conversations are dealt to the replicas in turn; the slowest one ends the rollout. Groups that teach
-    nothing are replaced by others, at most `refills` times."""
-    slots = max(1, math.ceil(in_flight / rates.replicas))
-    rollout = busy = 0.0
-    for refill in range(1 + refills):
-        held = work.episodes[: round(len(work.episodes) * (1 - work.taught) ** refill)]
-        parts = [held[i :: rates.replicas] for i in range(rates.replicas)]
-        played = [rates.engine.play(part, work.shared, user_latency, slots) for part in parts]
-        rollout += max(seconds for seconds, _ in played)
-        busy += sum(worked for _, worked in played) / rates.replicas
+
+_LEAST = 1e-12
+"""seconds, where nothing takes any"""
+_MANY = 1000
+"""conversations after which a mean of steps is steady: they take turns in being short and long"""
+
+
+def forecast(
+    work: Work, rates: Rates, user_latency: float, in_flight: int, refills: int = 0, staleness: int = 0
+) -> Forecast:
+    """A step of many alike. Groups that teach nothing are replaced by others, at most `refills` times. Raises
+    `ValueError` for staleness with an engine that cannot draw while the trainer works."""
+    rounds = [work.episodes[: round(len(work.episodes) * (1 - work.taught) ** n)] for n in range(1 + refills)]
     taught = 1 - (1 - work.taught) ** (1 + refills)
     update = work.tokens * taught / rates.train
-    return Forecast(rollout, update, (rollout - busy) / max(1e-12, rollout + update))
+    if isinstance(rates.engine, Local):
+        if staleness:
+            raise ValueError("the engine in this process does not draw while the trainer works")
+        return _in_turn(rounds, rates.engine, work.shared, user_latency, in_flight, update)
+    delivery, reread = rates.delivery or Delivery(), rates.delivery is not None
+    course = Course(
+        rounds, work.shared, user_latency, in_flight, update + delivery.write, delivery.load, delivery.in_place, reread
+    )
+    return _overlapping(course, rates.engine, rates.replicas, staleness)
 
 
-def memory_gb(shape: Shape, devices: int, micro_batch_tokens: int, in_flight: int, context: float) -> dict[str, float]:
-    """GB a device: weights, gradients and AdamW's state in shares (ZeRO-3) with the activations that checkpointing
-    keeps; and, while it draws, weights and keys of all conversations spread over the devices."""
-    kept = micro_batch_tokens * shape.layers * shape.width * BYTES * 1.2  # one input a layer, and the layer at work
-    keys = 2 * BYTES * shape.layers * shape.kv_width * context * in_flight
-    return {
-        "training": round((shape.weights * STATE_BYTES / devices + kept) / 1e9, 1),
-        "drawing": round((shape.weights * BYTES + keys) / devices / 1e9, 1),
-    }
+def _in_turn(
+    rounds: Sequence[Sequence[Sequence[Turn]]],
+    engine: Local,
+    shared: float,
+    latency: float,
+    in_flight: int,
+    update: float,
+) -> Forecast:
+    """Conversations of this process, then the update."""
+    played = [engine.play(held, shared, latency, max(1, in_flight)) for held in rounds]
+    rollout, worked = (sum(seconds) for seconds in zip(*played, strict=True))
+    step = max(_LEAST, rollout + update)
+    return Forecast(rollout, update, (rollout - worked) / step, update / step)
 
 
-def keys_bytes(shape: Shape, full: bool) -> int:
-    """Bytes of a token's keys and values in all layers; `full`: in fp32."""
-    return 2 * (2 * BYTES if full else BYTES) * shape.layers * shape.kv_width
-
-
-def cached_tokens(work: Work, in_flight: int) -> float:
-    """Tokens whose keys the engine in this process has at its peak: those of all open conversations, and a place for
-    each of them in the tensor that batches work on, which is as long as the longest."""
-    wave = work.episodes[:in_flight]
-    lengths = [work.shared + sum(turn.fed + turn.drawn for turn in episode) for episode in wave]
-    return sum(lengths) + len(lengths) * max(lengths)
+def _overlapping(course: Course, engine: Served, replicas: int, bound: int) -> Forecast:
+    """The mean of some steps, after those in which the trainer had nothing to overlap with."""
+    early, counted = 0, 1
+    if bound:
+        early, counted = 2 * (bound + 1), max(2 * (bound + 2), math.ceil(_MANY / len(course.rounds[0])))
+    found = deque(islice(steps(course, engine, replicas, bound), early + counted), maxlen=counted + 1)
+    busy, worked, begun = (found[0].busy, found[0].worked, found[0].done) if early else (0.0, 0.0, 0.0)
+    seconds = (found[-1].done - begun) / counted
+    update = course.update + course.load
+    step = max(_LEAST, seconds)
+    busy, worked = (found[-1].busy - busy) / counted, (found[-1].worked - worked) / counted
+    return Forecast(max(0.0, seconds - update), update, max(0.0, busy - worked) / step, max(0.0, 1 - busy / step))
 
 
 def user_cost(work: Work, price_in: float, price_out: float) -> float:
@@ -199,3 +177,11 @@ def user_cost(work: Work, price_in: float, price_out: float) -> float:
 def usual_context(work: Work) -> float:
     """Mean length of a conversation when it ends, in tokens."""
     return work.tokens / max(1, len(work.episodes))
+
+
+def cached_tokens(work: Work, in_flight: int) -> float:
+    """Tokens whose keys the engine in this process has at its peak: those of all open conversations, and a place for
+    each of them in the tensor that batches work on, which is as long as the longest."""
+    wave = work.episodes[:in_flight]
+    lengths = [work.shared + sum(turn.fed + turn.drawn for turn in episode) for episode in wave]
+    return sum(lengths) + len(lengths) * max(lengths)

@@ -12,22 +12,26 @@ import asyncio
 import copy
 import math
 import os
+import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from muarl_cli.conversation.episode import Episode
 from muarl_cli.conversation.protocols import Owner, TokenRow
 from muarl_cli.errors import ExitCode, MuarlError
-from muarl_cli.pipeline.drawing import Local, Made, Turn, made_of
-from muarl_cli.pipeline.forecast import Rates, Work
+from muarl_cli.pipeline.drawing import Local, Made, Served, Turn, made_of
+from muarl_cli.pipeline.forecast import Delivery, Rates, Work
+from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import Policy
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.settings.models import RlTrain
+from muarl_cli.teams import computed
 
 _WAVES = (1, 4, 16, 64)
 """conversations that the probe holds at once, one wave after the other"""
@@ -118,19 +122,60 @@ def _turns(row: TokenRow, shared: int) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode]) -> Found:
-    """Rates of this process with a copy of the policy's model, on these episodes, whose work is `work`."""
+def probe(policy: Policy, settings: RlTrain, work: Work, episodes: Sequence[Episode], say: Talker) -> Found:
+    """Rates on these episodes, whose work is `work`: of this process with a copy of the policy's model, and of the
+    servers where the settings name some."""
+    from muarl_cli.pipeline.server_probe import delivery_of, probe_servers, servers_of
     from muarl_cli.pipeline.talking import seconds_a_turn
     from muarl_cli.pipeline.team import prepared
 
+    agents, checking = servers_of(policy, settings, say) if settings.engines else (None, 0.0)
     own, dtype = prepared(copy.deepcopy(policy.model), settings), policy.dtype
     rows = [episode.rows[0] for episode in episodes]
     said = [[row.ids[begin:end] for begin, end in _places(row)] for row in rows]
-    talk, asking = seconds_a_turn(policy, settings, episodes, said)
-    costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
-    held = _resident()
-    train, memory = _training(own, settings, rows, work)
-    return Found(Rates(Local(costs, pause, talk, asking), train), memory, held)
+    if agents is None:
+        talk, asking = seconds_a_turn(policy, settings, episodes, said)
+        costs, pause = asyncio.run(_drawing(own, dtype, rows, work))
+        before = _resident()
+        train, memory = _training(own, settings, rows, work, Beside(1))
+        return Found(Rates(Local(costs, pause, talk, asking), train), memory, before)
+    before, beside = _resident(), Beside(2 if settings.staleness else 1)
+
+    def draw(clock: Callable[[], float]) -> Served:
+        try:
+            talk, asking = seconds_a_turn(policy, settings, episodes, said, clock)
+            costs = probe_servers(agents, rows, work.shared, settings.in_flight, beside)
+        finally:
+            beside.enough("drawing")
+        return replace(costs, talk=talk, asking=asking)
+
+    def training() -> tuple[Delivery, float, int]:
+        try:
+            return delivery_of(policy, own, checking), *_training(own, settings, rows, work, beside)
+        finally:
+            beside.enough("training")
+
+    if settings.staleness:  # as in the run: at once, in two threads of a process, maybe on one machine with the servers
+        with ThreadPoolExecutor(1) as thread:
+            trained = thread.submit(computed, training)
+            engine = draw(time.perf_counter)
+            delivery, train, memory = trained.result()
+    else:
+        engine = draw(time.thread_time)
+        delivery, train, memory = training()
+    return Found(Rates(engine, train, len(agents.wires), delivery), memory, before)
+
+
+class Beside:
+    """Measurements that go on at once, until each has seen enough."""
+
+    def __init__(self, parties: int) -> None:
+        self._parties, self._satisfied = parties, set[str]()
+
+    def enough(self, who: str) -> bool:
+        """`who` has seen enough; whether everybody has."""
+        self._satisfied.add(who)
+        return len(self._satisfied) >= self._parties
 
 
 async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work) -> tuple[tuple[float, ...], float]:
@@ -140,21 +185,30 @@ async def _drawing(model: Any, dtype: str, rows: Sequence[TokenRow], work: Work)
 
     engine = HFEngine(model, dtype)
     seen: list[tuple[Made, float, float]] = []
-    first = 0
-    for size in (_WAVES[0], *_WAVES):  # the first one allocates
-        if not seen or size <= len(rows):
-            wave = [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
-            first += len(wave)
-            await engine.sync(None, "probe")
-            seen += await _hold(engine, wave, work.shared)
+    for wave in waves(len(rows), len(rows), 1):
+        await engine.sync(None, "probe")
+        seen += await held(engine, [rows[number % len(rows)] for number in wave], work.shared, made_of)
     engine.close()
     pauses = sum(wall - worked for _, worked, wall in seen[1:])
-    costs = _fitted([(made, worked) for made, worked, _ in seen[1:]])
+    costs = fitted([(made, worked) for made, worked, _ in seen[1:]])
     return costs, max(0.0, pauses / sum(made[0] for made, *_ in seen[1:]))
 
 
-async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tuple[Made, float, float]]:
-    """Turn after turn of all conversations of a wave: (what the batch was made of, the engine's seconds, all)."""
+def waves(count: int, most: int, engines: int) -> Iterator[range]:
+    """Numbers of the conversations that are held at once, one wave after the other: as many for each engine, `most`
+    together where there are as many as `count`."""
+    first = 0
+    for number, size in enumerate((_WAVES[0], *_WAVES)):  # the first one allocates
+        if not number or size * engines <= min(count, most):
+            wave = range(first, first + min(size * engines, count))
+            first = wave.stop
+            yield wave
+
+
+async def held(
+    engine: Any, wave: Sequence[TokenRow], shared: float, made: Callable[[Sequence[tuple[float, int, int]]], Made]
+) -> list[tuple[Made, float, float]]:
+    """Turn after turn of all conversations of a wave: (what the work was made of, the engine's own seconds, all)."""
     from muarl_cli.engines.protocol import Sampling
 
     found = []
@@ -170,10 +224,15 @@ async def _hold(engine: Any, wave: Sequence[TokenRow], shared: float) -> list[tu
                 known[number] = begin
                 sampling = Sampling(1.0, 1.0, end - begin, (), number)
                 calls.append(engine.generate(row.ids[:begin], sampling, f"{number:06d}"))
-        begun, worked = time.perf_counter(), engine.seconds
+        begun, worked = time.perf_counter(), _worked(engine)
         await asyncio.gather(*calls)
-        found.append((made_of(batch), engine.seconds - worked, time.perf_counter() - begun))
+        found.append((made(batch), _worked(engine) - worked, time.perf_counter() - begun))
     return found
+
+
+def _worked(engine: Any) -> float:
+    """Seconds that an engine in this process has worked; others do not tell."""
+    return float(getattr(engine, "seconds", 0.0))
 
 
 def _places(row: TokenRow) -> Iterator[tuple[int, int]]:
@@ -187,7 +246,7 @@ def _places(row: TokenRow) -> Iterator[tuple[int, int]]:
         begin = place + 1
 
 
-def _fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
+def fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
     """Costs of nought or more, of each thing that batches are made of, with the least squares of relative errors."""
     import numpy
 
@@ -206,7 +265,7 @@ def _fitted(seen: Sequence[tuple[Made, float]]) -> tuple[float, ...]:
     return tuple(float(each) for each in costs / scale)
 
 
-def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Work) -> tuple[float, int]:
+def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Work, beside: Beside) -> tuple[float, int]:
     """(tokens a second, bytes at the peak) of updates on rows that fill a micro-batch, or as many as a step has."""
     from muarl_cli.training.grpo import GrpoSpec, GrpoTrainer, Sample
 
@@ -221,15 +280,16 @@ def _training(model: Any, settings: RlTrain, rows: Sequence[TokenRow], work: Wor
             break
         samples.append(Sample(row, 0.5 if len(samples) % 2 else -0.5))
         used, count = used + len(row.ids) - (work.shared if count else 0), count + len(row.ids)
+    sampled_is_old = not settings.engines and settings.top_p == 1  # as in the stage
     before = _resident()
     with _Peak() as peak:
-        trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None)
-        taken = []
-        for _ in range(1 + _UPDATES):  # the first one allocates
+        trainer = GrpoTrainer(model, GrpoSpec(total_steps=0, **own), None, sampled_is_old)
+        taken: list[float] = []
+        while len(taken) < 1 + _UPDATES or not beside.enough("training"):  # the first one allocates
             begun = time.perf_counter()
             trainer.update(samples)
             taken.append(time.perf_counter() - begun)
-    return count / sorted(taken[1:])[_UPDATES // 2], round((peak.bytes - before) * max(1.0, room / used))
+    return count / statistics.median(taken[1:]), round((peak.bytes - before) * max(1.0, room / used))
 
 
 def _resident() -> int:

@@ -2,7 +2,8 @@
 
 Conversations of an earlier run are held again by the ordinary loop, with an engine that says at once what was said
 then; and where the user is served once more, with one that answers at once at an address of this process. Invariant: no
-model is asked, and nothing is written; time is this thread's own, so that others on the machine do not count.
+model is asked, and nothing is written; time is this thread's own, so that others on the machine do not count, unless
+the caller says by which clock.
 """
 
 from __future__ import annotations
@@ -42,12 +43,17 @@ _REPLY = {
 
 
 def seconds_a_turn(
-    policy: Policy, settings: RlTrain, episodes: Sequence[Episode], turns: Sequence[Any]
+    policy: Policy,
+    settings: RlTrain,
+    episodes: Sequence[Episode],
+    turns: Sequence[Any],
+    clock: Callable[[], float] = time.thread_time,
 ) -> tuple[float, float]:
     """Seconds of this process for a turn of the agent and what follows it; and how many more for one of a served user,
-    0 where the user is not. `turns` are the ids of each episode's turns, in order; `policy` needs no weights."""
+    0 where the user is not. `turns` are the ids of each episode's turns, in order; `policy` needs no weights. By
+    another `clock`, what else this process does meanwhile counts."""
     jobs = [_job(episode) for episode in episodes[:_MANY]]
-    scripted = _timed(policy, settings, jobs, turns, lambda job: scripted_user(job.scenario))
+    scripted = _timed(policy, settings, jobs, turns, clock, lambda job: scripted_user(job.scenario))
     talk = scripted.seconds / max(1, scripted.turns)
     if "llm" not in settings.user.backend:
         return talk, 0.0
@@ -55,7 +61,9 @@ def seconds_a_turn(
         # what it says is no matter: the script behind it knows how the conversation goes on
         own = {"backend": "llm", "base_url": url, "fidelity": "off", "personas": {}, "cassette": ""}
         users = Users(settings.user.model_copy(update=own), settings.prices, _NO_MONEY, Path(folder))
-        served = _timed(policy, settings, jobs, turns, lambda job: users.of(job.scenario, job.key.seed), users.close)
+        served = _timed(
+            policy, settings, jobs, turns, clock, lambda job: users.of(job.scenario, job.key.seed), users.close
+        )
     return talk, max(0.0, served.seconds - talk * served.turns) / max(1, served.asked)
 
 
@@ -73,15 +81,16 @@ def _timed(
     settings: RlTrain,
     jobs: Sequence[Job],
     turns: Sequence[Any],
+    clock: Callable[[], float],
     user: Callable[[Job], UserFactory],
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> _Held:
     async def hold() -> _Held:
         await _hold(policy, settings, jobs[:_FEW], turns, user)  # tables and patterns are made once
         gc.collect()
-        begun = time.thread_time()
+        begun = clock()
         taken, asked = await _hold(policy, settings, jobs, turns, user)
-        spent = time.thread_time() - begun
+        spent = clock() - begun
         if close:
             await close()
         return _Held(spent, taken, asked)
