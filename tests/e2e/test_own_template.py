@@ -13,8 +13,9 @@ from fakes.templates import FIT, template_tokenizer
 
 from muarl_cli.conversation.events import Kind
 from muarl_cli.conversation.protocols import Owner
+from muarl_cli.errors import MuarlError
 from muarl_cli.pipeline.policy import load_policy
-from muarl_cli.pipeline.sft import _rows
+from muarl_cli.pipeline.sft_rows import rows_of
 from muarl_cli.records.log import iter_episodes
 from muarl_cli.training.tiny_model import TinySpec, new_model, save_model
 
@@ -52,15 +53,22 @@ def _a_call_that_cannot_be_written_leaves_its_episode_out_by_name(place: Place) 
     talk: Any = Heard()
     policy = load_policy(str(place.root / "base"), "auto", "float32", talk, weights=False)
     settings: Any = SimpleNamespace(max_length=4096, eval_share=0.0)
-    rows = _rows(settings, policy, [fine, spoiled], talk)
+    rows = rows_of(settings, policy.chat(), policy.revision, [fine, spoiled], talk)
     assert [episode.episode_id for episode, _ in rows.of] == [fine.episode_id] and rows.unsaid == 1
     (said,) = talk.warned
     assert spoiled.episode_id in said and "</parameter>" in said
+    settings.max_length, settings.data = 10, ["runs/synth-coldstart"]
+    with pytest.raises(MuarlError, match="nothing is left to learn from") as left:
+        rows_of(settings, policy.chat(), policy.revision, [fine, spoiled], talk)
+    assert "1 have a call" in left.value.why and "1 longer than 10 tokens" in left.value.why
 
 
 class Heard:
     def __init__(self) -> None:
         self.warned: list[str] = []
+
+    def say(self, text: object) -> None:
+        """Not looked at."""
 
     def warn(self, text: object) -> None:
         self.warned.append(str(text))

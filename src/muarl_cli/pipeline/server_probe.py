@@ -50,8 +50,7 @@ async def _drawing(
     agents: Agents, rows: Sequence[TokenRow], shared: float, in_flight: int, beside: Beside
 ) -> tuple[float, ...]:
     """Seconds for each of what `_made` counts."""
-    engine: Any = getattr(agents.fixed, "engine")  # noqa: B009  a policy has one; the protocol does not ask for it
-    servers = len(agents.wires)
+    engine, servers = agents.engine, len(agents.wires)
     seen: list[tuple[Made, float]] = []
     try:
         while not seen or not beside.enough("drawing"):

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from muarl_cli.errors import ExitCode, MuarlError
 from muarl_cli.hashing import digest
 from muarl_cli.pipeline.parties import Talker
 from muarl_cli.pipeline.policy import DTYPES, Policy, load_policy
+from muarl_cli.pipeline.sft_rows import agent_share, held_out, rows_of
 from muarl_cli.pipeline.team import Team, model_on, optimiser_of, prepared, run_together
 from muarl_cli.pipeline.token_balance import sft_balance
 from muarl_cli.records import checkpoint
@@ -32,7 +33,6 @@ from muarl_cli.records.run import RunFolder
 from muarl_cli.settings.models import FREE_KEYS, Sft
 from muarl_cli.training.steps import sft_steps
 from muarl_cli.worlds.catalog import scenario_of
-from muarl_cli.worlds.scenario import stage_of
 
 STAGE = "sft"
 MADE_HERE = Path("tiny")
@@ -46,7 +46,7 @@ def plan(settings: Sft) -> dict[str, Any]:
     `steps` is None where only the clock ends it."""
     train, held, tokens = 0, 0, 0
     for episode in _episodes(settings):
-        apart = _held_out(settings, episode)
+        apart = held_out(settings, episode)
         train, held = train + (not apart), held + apart
         tokens += sum(len(event.text) for event in episode.events) // 4
     _require_some(settings, train, held)
@@ -91,24 +91,20 @@ def _lead(settings: Sft, out: Path, talk: Talker, team: Team) -> dict[str, Any]:
             talk.say("nothing to do: this run is complete")
             return folder.summary
         episodes = list(_episodes(settings))
-        held_out = sum(_held_out(settings, episode) for episode in episodes)
-        _require_some(settings, len(episodes) - held_out, held_out)
+        apart = sum(held_out(settings, episode) for episode in episodes)
+        _require_some(settings, len(episodes) - apart, apart)
         talk.say(f"{len(episodes)} episodes")
         started = checkpoint.load_latest(out, talk.warn)
         policy = _start(settings, episodes, started, talk)
         if not settings.model and started is None:
             _keep_base(out / BASE, policy, folder, settings.seed)
         policy.model = prepared(policy.model, settings)
-        rows = _rows(settings, policy, episodes, talk)
+        rows = rows_of(settings, policy.chat(), policy.revision, episodes, talk)
         train, held, long = rows.train, rows.held, rows.long
-        talk.say(
-            f"{len(train)} rows to learn from, {len(held)} held out, "
-            f"{len(long)} longer than {settings.max_length} tokens"
-        )
         summary = _train(
             _Run(settings, out, folder, policy, _lineage(settings, folder, episodes), started, team), train, held, talk
         )
-        summary |= {"episodes": len(episodes), "left_out": len(long), "agent_share": _agent_share(train)}
+        summary |= {"episodes": len(episodes), "left_out": len(long), "agent_share": agent_share(train)}
         if rows.unsaid:
             summary["not_expressible"] = rows.unsaid
         others = {"held_out": held, "too_long": long}
@@ -190,56 +186,6 @@ def texts_of(episodes: Sequence[Episode]) -> list[str]:
             if event.call and event.call.arguments is not None:
                 texts.append(render_call(ToolCall(event.call.id, event.call.name, event.call.arguments)))
     return texts
-
-
-@dataclass
-class _Rows:
-    """The token rows of the episodes, and what becomes of them."""
-
-    of: list[tuple[Episode, tuple[TokenRow, ...]]] = field(default_factory=list)
-    train: list[TokenRow] = field(default_factory=list)
-    held: list[TokenRow] = field(default_factory=list)
-    """held out, by task"""
-    long: list[TokenRow] = field(default_factory=list)
-    """left out: longer than `max_length`"""
-    unsaid: int = 0
-    """episodes left out: the template has no way to write one of their calls"""
-
-
-def _rows(settings: Sft, policy: Policy, episodes: Sequence[Episode], talk: Talker) -> _Rows:
-    from muarl_cli.training.demonstrations import encode_episode
-    from muarl_cli.training.template_format import Inexpressible
-
-    chat, own = policy.chat(), policy.revision
-    found = _Rows()
-    for episode in episodes:
-        stage = stage_of(scenario_of(*episode.scenario.split(":", 1)), episode.seed)
-        sampled = episode.rows if episode.agent.get("revision") == own else ()
-        try:
-            rows = sampled or encode_episode(stage, episode.events, chat)
-        except Inexpressible as fault:
-            found.unsaid += 1
-            talk.warn(f"episode {episode.episode_id} is left out: {fault.what}: {fault.why}")
-            continue
-        found.of.append((episode, rows))
-        for row in rows:
-            if len(row.ids) > settings.max_length:
-                found.long.append(row)
-            elif _held_out(settings, episode):
-                found.held.append(row)
-            else:
-                found.train.append(row)
-    return found
-
-
-def _held_out(settings: Sft, episode: Episode) -> bool:
-    """Held out are whole tasks, so that the evaluation loss is of nothing that was learned."""
-    return int(digest(["held-out", episode.task_hash], 8), 16) < settings.eval_share * 16**8
-
-
-def _agent_share(rows: Sequence[TokenRow]) -> float:
-    tokens = sum(len(row.ids) for row in rows)
-    return round(sum(owner == 3 for row in rows for owner in row.owners) / max(1, tokens), 4)
 
 
 def _lineage(settings: Sft, folder: RunFolder, episodes: Sequence[Episode]) -> Lineage:
