@@ -52,7 +52,7 @@ def _a_call_that_cannot_be_written_leaves_its_episode_out_by_name(place: Place) 
     spoiled = replace(other, events=(*other.events[:at], replace(event, call=call), *other.events[at + 1 :]))
     talk: Any = Heard()
     policy = load_policy(str(place.root / "base"), "auto", "float32", talk, weights=False)
-    settings: Any = SimpleNamespace(max_length=4096, eval_share=0.0)
+    settings: Any = SimpleNamespace(max_length=100_000, eval_share=0.0)
     rows = rows_of(settings, policy.chat(), policy.revision, [fine, spoiled], talk)
     assert [episode.episode_id for episode, _ in rows.of] == [fine.episode_id] and rows.unsaid == 1
     (said,) = talk.warned
