@@ -60,7 +60,7 @@ def _a_call_that_cannot_be_written_leaves_its_episode_out_by_name(place: Place) 
     settings.max_length, settings.data = 10, ["runs/synth-coldstart"]
     with pytest.raises(MuarlError, match="nothing is left to learn from") as left:
         rows_of(settings, policy.chat(), policy.revision, [fine, spoiled], talk)
-    assert "1 have a call" in left.value.why and "1 longer than 10 tokens" in left.value.why
+    assert "1 have a call" in left.value.why and " longer than 10 tokens" in left.value.why
 
 
 class Heard:
