@@ -1,7 +1,7 @@
 """`muarl rl-train` with staleness above 0: a real process, a server of its own policy, weights replaced in flight.
 
-The server holds turns back, so that what a machine may or may not do in time is always done: all conversations that the
-bound allows have had their first turn before any goes on, and each goes on with the newest weights that it may see.
+The server holds turns back, so that what a machine may or may not do in time is always done: no conversation goes on
+after its first turn before it has the newest weights that it may see.
 """
 
 from __future__ import annotations
@@ -54,19 +54,10 @@ def planned() -> dict[int, list[int]]:
 
 
 def order() -> dict[int, frozenset[int | str]]:
-    """What a conversation's second turn waits for: the first turns of its own step and the next one, and the weights of
-    the update before its own."""
-    plan = planned()
-
-    def turn(seed: int, number: int) -> int:
-        return derive_seed(seed, "agent", number) % 2**31
-
-    def first(step: int) -> set[int | str]:
-        return {turn(seed, 0) for seed in plan.get(step, [])}
-
+    """A conversation's second turn waits for the weights of the update before its own step's."""
     return {
-        turn(seed, 1): frozenset({str(step - 1)} | first(step) | first(step + 1))
-        for step, seeds in plan.items()
+        derive_seed(seed, "agent", 1) % 2**31: frozenset({str(step - 1)})
+        for step, seeds in planned().items()
         for seed in seeds
     }
 

@@ -1,7 +1,7 @@
 """A real local HTTP server with the routes of a vLLM server that muarl uses, over the in-process engine.
 
 Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins; a
-pause waits for those that have begun. `resets` are the query strings of resets of the prefix cache, of which it has
+pause waits for those that have begun, and one whose client has gone is let go. `resets` are the query strings of resets of the prefix cache, of which it has
 none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
 `refuse` answers control calls with a 500. `context` is what vLLM calls max_model_len. `after` puts turns in an order
 that a test chooses, whoever is faster: the turn with a seed is drawn when all that it names have happened, each the
@@ -123,7 +123,7 @@ class VllmLikeServer:
         application.router.add_post("/collective_rpc", self._load)
         application.router.add_post("/v1/load_lora_adapter", self._adapter)
         application.router.add_post("/v1/unload_lora_adapter", self._no_adapter)
-        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
