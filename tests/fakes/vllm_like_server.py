@@ -1,11 +1,11 @@
 """A real local HTTP server with the routes of a vLLM server that muarl uses, over the in-process engine.
 
 Token ids in, token ids and log-probabilities out, weights replaced while it runs. While it is paused no turn begins; a
-pause waits for those that have begun, and one whose client has gone is let go. `resets` are the query strings of resets of the prefix cache, of which it has
-none. `stale_head` makes it keep its old output layer on a full update, as vLLM on a CPU does with tied embeddings;
-`refuse` answers control calls with a 500. `context` is what vLLM calls max_model_len. `after` puts turns in an order
-that a test chooses, whoever is faster: the turn with a seed is drawn when all that it names have happened, each the
-seed of a turn that was drawn or the version of weights that were loaded.
+pause waits for those that have begun. A turn whose client has gone is let go. `resets` are the query strings of resets
+of the prefix cache, of which it has none. `stale_head` makes it keep its old output layer on a full update, as vLLM on
+a CPU does with tied embeddings; `refuse` answers control calls with a 500. `context` is what vLLM calls max_model_len.
+`after` puts turns in an order that a test chooses, whoever is faster: the turn with a seed is drawn when all that it
+names have happened, each the seed of a turn that was drawn or the version of weights that were loaded.
 """
 
 from __future__ import annotations
