@@ -97,7 +97,7 @@ async def test_what_must_be_said_can_be_left_out_and_the_task_stays_the_same(cou
 async def test_a_dying_or_hanging_server_is_an_infrastructure_fault_and_never_a_failure(
     tmp_path: Path, call: str, end: EndReason
 ) -> None:
-    server = server_at(tmp_path, seconds=2.0)
+    server = server_at(tmp_path, seconds=4.0)
     scenario = ServedScenario("tau2", "counter", server, class_of)
     task = scenario.tasks("test")[0]
     world, stage = scenario.world(task), stage_of(scenario, 0)

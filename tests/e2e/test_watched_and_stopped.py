@@ -14,7 +14,7 @@ from fakes.stages import TIMEOUT
 from fakes.watched import CONTROL, in_terminal, rollout_command, stopped
 from fakes.wording import Rewords
 
-from muarl_cli.records.log import artifact_hash, iter_episodes
+from muarl_cli.records.log import LOG_NAME, artifact_hash, iter_episodes
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +42,22 @@ def test_a_terminal_shows_one_live_panel_and_a_pipe_gets_no_control_characters(u
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_told_to_stop_lets_go_and_goes_on_later(
-    url: str, tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    command = rollout_command(url, tmp_path / "stopped", 32)
-    ended, said, _ = stopped(command, tmp_path / "stopped", number)
-    assert ended == code and "same command again" in said and "Traceback" not in said
-    kept = {episode.episode_id for episode in iter_episodes(tmp_path / "stopped")}
-    assert 0 < len(kept) < 32, "finished episodes, and not all"
-    again = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    """Once an episode is on disk no user answers any more, so that the signal comes in the middle, however late."""
+    log, users = tmp_path / "stopped" / LOG_NAME, FakeOpenAI(Rewords(), latency=0.02)
+    users.silent = lambda: log.exists() and log.stat().st_size > 0
+    with Running(users) as url:
+        command = rollout_command(url, tmp_path / "stopped", 32)
+        ended, said, _ = stopped(command, tmp_path / "stopped", number)
+        assert ended == code and "same command again" in said and "Traceback" not in said
+        kept = {episode.episode_id for episode in iter_episodes(tmp_path / "stopped")}
+        assert 0 < len(kept) < 32, "finished episodes, and not all"
+        users.silent = bool
+        again = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        straight = rollout_command(url, tmp_path / "straight", 32)
+        subprocess.run(straight, capture_output=True, timeout=TIMEOUT, check=True)
     assert "set aside" not in again.stderr
-    subprocess.run(rollout_command(url, tmp_path / "straight", 32), capture_output=True, timeout=TIMEOUT, check=True)
     assert kept < {episode.episode_id for episode in iter_episodes(tmp_path / "stopped")}
     assert len(list(iter_episodes(tmp_path / "stopped"))) == 32
     assert artifact_hash(tmp_path / "stopped") == artifact_hash(tmp_path / "straight")

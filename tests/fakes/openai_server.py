@@ -16,7 +16,7 @@ import json
 import random
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -127,6 +127,8 @@ class FakeOpenAI:
     troubles: Troubles = field(default_factory=Troubles)
     script: list[str] = field(default_factory=list)
     """troubles (or "" for none) of the first requests, before `troubles` is asked"""
+    silent: Callable[[], bool] = bool
+    """whether requests that come now are never answered; by default they are"""
     requests: list[dict[str, Any]] = field(default_factory=list)
     keep_requests: bool = True
     count: int = 0
@@ -159,7 +161,7 @@ class FakeOpenAI:
             if self.keep_requests:
                 self.requests.append({"headers": dict(request.headers), "body": body})
             trouble = self.script.pop(0) if self.script else self.troubles.draw(number)
-            if trouble == "hang":
+            if trouble == "hang" or self.silent():
                 return await _hung(request)
             if self.latency and not trouble[:3].isdigit():
                 await asyncio.sleep(self.latency)
