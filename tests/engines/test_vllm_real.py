@@ -147,6 +147,6 @@ def test_vllm_in_this_process_keeps_the_contract() -> None:
     done = subprocess.run([PYTHON, str(program)], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     checks = json.loads(done.stdout)["checks"]
-    assert len(checks) == 12
+    assert len(checks) == 13
     broken = {name: why for name, why in checks.items() if why}
     assert not broken, "\n".join(f"{name}: {why}" for name, why in broken.items())

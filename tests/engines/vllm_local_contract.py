@@ -128,9 +128,10 @@ class Verdict:
 def tied_model(place: Path, verdict: Verdict) -> None:
     old, new, again = make_model(0), make_model(1), make_model(1)
     folder = save(old, place / "tied")
-    engine = VllmLocal(folder, "0", dtype="fp32", max_context=512, adapter_rank=8, options=EAGER)
+    engine = VllmLocal(folder, "0", dtype="fp32", max_context=2048, adapter_rank=8, options=EAGER)
     verdict.took("tied_start")
     verdict.check("tied: contract", contract.whole_contract(engine, old, CLOSE))
+    verdict.check("tied: long prompts at once", contract.reads_many_long_prompts_at_once(engine, old, CLOSE))
     verdict.check("tied: full weights", contract.takes_new_weights(engine, old, new, "1", False, CLOSE))
     stale = keeps_its_old_output_layer_and_is_caught(engine, place / "stale", old)
     verdict.check("tied: a stale output layer is caught and repaired", stale)
