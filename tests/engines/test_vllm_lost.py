@@ -159,6 +159,23 @@ def test_the_only_server_is_asked_again_when_it_is_back_but_not_with_other_weigh
         asyncio.run(everything())
 
 
+def test_conversations_that_find_their_only_server_back_ask_it_once_and_before_any_goes_on() -> None:
+    with VllmLikeServer(make_model(0)) as server:
+
+        async def everything() -> None:
+            engine = await connect(server)
+            await engine.distances(canary_of(make_model(0), "fp32"))
+            server.kill()
+            with pytest.raises(InfraFault):
+                await engine.generate(contract.prompt(0, 8), GREEDY, "0")
+            with VllmLikeServer(make_model(0), port=server.port) as again:
+                await asyncio.gather(*(engine.generate(contract.prompt(n, 8), GREEDY, str(n)) for n in range(8)))
+                assert again.beside == [0]
+            await engine.close_connections()
+
+        asyncio.run(everything())
+
+
 def test_a_server_that_was_asked_and_then_died_is_taken_up_again_with_what_it_computed_only() -> None:
     """Nothing is trained here: what it held in the beginning is what the episodes are labelled with."""
     ask, folder = (contract.prompt(1, 12), GREEDY), canary_of(make_model(0), "fp32")

@@ -52,6 +52,8 @@ class Server:
     """under way"""
     still: asyncio.Event = field(default_factory=asyncio.Event)
     """set while no turn is under way"""
+    asked: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """held by the turn that asks a server that was away what it computes"""
 
     def __post_init__(self) -> None:
         self.steady.set()
@@ -192,8 +194,6 @@ class VllmServer:
             else:
                 await server.admin.load_weights(folder, version, server.features)
                 server.adapter = ""
-            if server.features.adapters:  # there vLLM reads a prompt's rows as those of the turns beside it, and dies
-                await server.still.wait()
             await self.check(server, canary)
         except (Unanswered, InfraFault):
             server.behind = True
@@ -204,7 +204,10 @@ class VllmServer:
         server.alive, server.behind, server.canary = True, False, canary
 
     async def check(self, server: Server, canary: Canary) -> None:
-        """Compare what a server computes on the canary's prompt with what the trainer does."""
+        """Compare what a server computes on the canary's prompt with what the trainer does. Where a server takes
+        adapters its turns end first: there vLLM reads the prompt's rows as those of the turns beside it, and dies."""
+        if server.features.adapters:
+            await server.still.wait()
         canary.compare(await self._computed(server, canary), server.admin.root)
 
     async def distances(self, canary: Canary) -> dict[str, float]:
@@ -235,10 +238,11 @@ class VllmServer:
 
     async def _taken_up_again(self, server: Server) -> None:
         """It did not answer, and no other is left. It may have been started anew meanwhile, with other weights: where
-        it was ever asked what it computes, it is asked again. Raises as `check` does."""
-        if server.canary is not None:
-            await self.check(server, server.canary)
-        server.alive = True
+        it was ever asked what it computes, it is asked again, once. Raises as `check` does."""
+        async with server.asked:
+            if server.canary is not None and not server.alive:
+                await self.check(server, server.canary)
+            server.alive = True
 
     def _lose(self, server: Server) -> None:
         """It does not answer: its conversations go on elsewhere."""
