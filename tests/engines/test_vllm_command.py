@@ -29,7 +29,11 @@ def test_the_command_asks_for_the_distribution_that_is_sampled_from_and_for_the_
     assert "--max-lora-rank 8 " in serve_command("m", "127.0.0.1", 1, 10, 4, ["--x"]).shell(), "vLLM knows no 4"
     with pytest.raises(MuarlError, match="no adapter of rank 1000"):
         serve_command("m", "127.0.0.1", 1, 10, 1000, [])
-    assert "--enable-lora" not in serve_command("m", "127.0.0.1", 1, 10, 0, []).shell()
+    without = serve_command("m", "127.0.0.1", 1, 10, 0, []).shell()
+    assert "--enable-lora" not in without and "LORA" not in without, (
+        "it would offer a route for adapters that it cannot take"
+    )
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in line
 
 
 @pytest.mark.parametrize(

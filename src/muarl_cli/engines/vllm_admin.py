@@ -81,7 +81,7 @@ class VllmAdmin:
         now on. A new name each time: what vLLM is told to replace in place it reads from the disk again at every step
         of its loop."""
         if not features.adapters:
-            raise self._cannot("load adapters", "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")
+            raise self._cannot("load adapters", "--enable-lora", " --max-lora-rank RANK")
         name = f"{ADAPTER}-{folder.name}"
         await self._call("POST", _LORA, {"lora_name": name, "lora_path": str(folder)})
         if previous:
@@ -126,11 +126,11 @@ class VllmAdmin:
             if features.pauses:
                 await self._call("POST", _RESUME)
 
-    def _cannot(self, what: str, how: str) -> MuarlError:
+    def _cannot(self, what: str, how: str, flags: str = "") -> MuarlError:
         return MuarlError(
             f"the server at {self.root} cannot {what} while it runs",
             why=f"it was started without {how}",
-            next_step="start it with: muarl serve MODEL",
+            next_step=f"start it with: muarl serve MODEL{flags}",
             code=ExitCode.UNAVAILABLE,
         )
 

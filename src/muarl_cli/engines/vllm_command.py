@@ -21,7 +21,9 @@ from muarl_cli.errors import ExitCode, MuarlError
 SERVED_NAME = "policy"
 _SWITCHES = {
     "VLLM_SERVER_DEV_MODE": "1",  # /collective_rpc, /pause, /resume, /reset_prefix_cache
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # /v1/load_lora_adapter
+}
+_OF_ADAPTERS = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # /v1/load_lora_adapter; a server that takes none would have it too
 }
 _PLATFORM = "from vllm.platforms import current_platform as here; print('cpu' if here.is_cpu() else 'other')"
 
@@ -77,4 +79,5 @@ def serve_command(
         *(("--enable-lora", "--max-lora-rank", str(room_for(max_lora_rank))) if max_lora_rank else ()),
         *more,
     ]
-    return Command(tuple(words), {**_SWITCHES, **ENVIRONMENT, "PYTHONPATH": path})
+    switches = _SWITCHES | (_OF_ADAPTERS if max_lora_rank else {})
+    return Command(tuple(words), {**switches, **ENVIRONMENT, "PYTHONPATH": path})
