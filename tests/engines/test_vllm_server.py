@@ -246,9 +246,14 @@ async def test_an_address_that_lacks_its_v1_is_told_so() -> None:
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [("/v1/completions", "takes token ids"), ("/collective_rpc", "replace weights")],
+    [
+        ("/v1/completions", "takes token ids"),
+        ("/collective_rpc", "replace weights"),
+        ("/v1/load_lora_adapter", "load adapters"),
+    ],
 )
 def test_what_a_server_cannot_do_is_said_with_the_command_that_starts_one_that_can(missing: str, message: str) -> None:
+    adapter = message == "load adapters"
     routes = tuple(route for route in ROUTES if route != missing)
     with VllmLikeServer(make_model(), routes=routes) as server:
 
@@ -256,9 +261,10 @@ def test_what_a_server_cannot_do_is_said_with_the_command_that_starts_one_that_c
             with pytest.raises(MuarlError, match=message) as caught:
                 engine = await connect(server)
                 try:
-                    await engine.share(lambda folder: None, "1", canary_of(make_model(), "fp32"), False)
+                    await engine.share(lambda folder: None, "1", canary_of(make_model(), "fp32"), adapter)
                 finally:
                     await engine.close_connections()
             assert "muarl serve" in caught.value.next_step
+            assert ("--max-lora-rank" in caught.value.next_step) is adapter
 
         asyncio.run(everything())
