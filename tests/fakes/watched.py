@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 from fakes.stages import TIMEOUT, muarl
@@ -47,7 +48,9 @@ def in_terminal(command: list[str]) -> tuple[int, str]:
 
 def stopped(command: list[str], folder: Path, number: signal.Signals) -> tuple[int, str, float]:
     """Run, send a signal once an episode is on disk: exit code, what was said on stderr, seconds it took to let go."""
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # Started in the background, a shell's children are told to ignore Ctrl-C, and so would theirs be.
+    heeds = partial(signal.signal, number, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heeds)
     log = folder / "episodes.jsonl"
     until = time.monotonic() + TIMEOUT
     while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
