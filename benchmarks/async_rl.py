@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the server here, as of the stages: a core each
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from fakes.stages import Place, refusals  # noqa: E402
-from fakes.vllm_like_server import VllmLikeServer  # noqa: E402
+from fakes.vllm_like_server import ROUTES, VllmLikeServer  # noqa: E402
 from served_users import server as users  # noqa: E402
 
 from muarl_cli.records.checkpoint import resolve_model_path  # noqa: E402
@@ -48,7 +51,8 @@ def user_options(url: str) -> list[str]:
 def policy_of(place: Place) -> Iterator[str]:
     """The address of a server with the weights that training begins with."""
     start = resolve_model_path(place.folder("sft"), lambda line: None)
-    with VllmLikeServer(load_model(start, "fp32")) as server:
+    routes = tuple(route for route in ROUTES if "lora" not in route)  # as `muarl serve` without --max-lora-rank
+    with VllmLikeServer(load_model(start, "fp32"), routes=routes) as server:
         yield server.url
 
 

@@ -25,7 +25,7 @@ from fakes.stages import Place, muarl, refusals
 from muarl_cli.records.checkpoint import resolve_model_path
 from muarl_cli.records.log import iter_episodes
 
-STEPS, AHEAD = 2, 4
+STEPS, AHEAD = 2, 6
 CONTEXT = 1536
 """what the smallest profile's model was made for"""
 
