@@ -48,8 +48,8 @@ def in_terminal(command: list[str]) -> tuple[int, str]:
 
 def stopped(command: list[str], folder: Path, number: signal.Signals) -> tuple[int, str, float]:
     """Run, send a signal once an episode is on disk: exit code, what was said on stderr, seconds it took to let go."""
-    # Started in the background, a shell's children are told to ignore Ctrl-C, and so would theirs be.
-    heeds = partial(signal.signal, number, signal.SIG_DFL)
+    # Where tests run in the background of a shell they are told to ignore Ctrl-C, and so would their children be.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heeds)
     log = folder / "episodes.jsonl"
     until = time.monotonic() + TIMEOUT
