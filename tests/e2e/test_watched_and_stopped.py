@@ -40,16 +40,19 @@ def test_a_terminal_shows_one_live_panel_and_a_pipe_gets_no_control_characters(u
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "background", "code"),
+    [(signal.SIGINT, False, 130), (signal.SIGTERM, False, 143), (signal.SIGTERM, True, 143)],
+)
 def test_a_run_that_is_told_to_stop_lets_go_and_goes_on_later(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, number: signal.Signals, background: bool, code: int
 ) -> None:
     """Once an episode is on disk no user answers any more, so that the signal comes in the middle, however late."""
     log, users = tmp_path / "stopped" / LOG_NAME, FakeOpenAI(Rewords(), latency=0.02)
     users.silent = lambda: log.exists() and log.stat().st_size > 0
     with Running(users) as url:
         command = rollout_command(url, tmp_path / "stopped", 32)
-        ended, said, _ = stopped(command, tmp_path / "stopped", number)
+        ended, said, _ = stopped(command, tmp_path / "stopped", number, background)
         assert ended == code and "same command again" in said and "Traceback" not in said
         kept = {episode.episode_id for episode in iter_episodes(tmp_path / "stopped")}
         assert 0 < len(kept) < 32, "finished episodes, and not all"

@@ -46,16 +46,20 @@ def in_terminal(command: list[str]) -> tuple[int, str]:
     return process.wait(TIMEOUT), seen.decode()
 
 
-def stopped(command: list[str], folder: Path, number: signal.Signals) -> tuple[int, str, float]:
-    """Run, send a signal once an episode is on disk: exit code, what was said on stderr, seconds it took to let go."""
-    # Where tests run in the background of a shell they are told to ignore Ctrl-C, and so would their children be.
-    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+def stopped(
+    command: list[str], folder: Path, number: signal.Signals, background: bool = False
+) -> tuple[int, str, float]:
+    """Run, send a signal once an episode is on disk: exit code, what was said on stderr, seconds it took to let go. In
+    the background of a script a process is told to ignore Ctrl-C, which it is sent first."""
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if background else signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heeds)
     log = folder / "episodes.jsonl"
     until = time.monotonic() + TIMEOUT
     while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
         time.sleep(0.02)
+    if background:
+        process.send_signal(signal.SIGINT)
     process.send_signal(number)
     told = time.monotonic()
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     return process.returncode, said, time.monotonic() - told

@@ -190,6 +190,11 @@ _terminated = threading.Event()
 def entry() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's script tells its background jobs to ignore Ctrl-C. They still do, but an event loop takes over only
+        # Python's own handler, and without that a SIGTERM would be raised in the middle of somebody's coroutine.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
 
 
